@@ -1,0 +1,169 @@
+"""Store -> logits -> label map on the scan's own grid, in memory that does not grow with classes x length."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from adapters.features import FeatureVolume, check_levels
+from adapters.interpolate import interpolate, source_positions
+from adapters.model import Adapter
+from adapters.training import bfloat16_if_fast
+from featcache.geometry import Grid, Triple, axis_map
+from featcache.store import Case
+
+_TILE = 64  # feature voxels of a tile along X and Y, and of a slab along Z
+_SLAB = 32  # native slices decided at a time
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """A label map on a scan's own grid.
+
+    Parameters
+    ----------
+    values : ndarray, shape (X, Y, Z), uint8 or uint16
+        0 is background, 1..K the task's classes.
+    grid : Grid
+        The scan's grid, equal to it.
+    codes : tuple of (int, int)
+        sform and qform codes of the scan.
+    classes : dict of str to int
+        Names and values, without background.
+    """
+
+    values: NDArray[Any]
+    grid: Grid
+    codes: tuple[int, int]
+    classes: dict[str, int]
+
+
+def segment(adapter: Adapter, case: Case, *, device: str = "cpu") -> Segmentation:
+    """Return the label map of one case.
+
+    Features are read in tiles with a border of the adapter's radius, so that tiles leave no seams. Logits
+    are brought to the scan's voxels linearly, slab by slab, then decided: the largest for several classes,
+    above zero (a probability of one half) for a binary task. Outside the foreground crop is background.
+
+    Parameters
+    ----------
+    adapter : Adapter
+    case : featcache.store.Case
+    device : str
+        "cpu" or a CUDA device.
+
+    Raises
+    ------
+    AdapterMismatchError
+        If the case lacks a level.
+    """
+    check_levels(case, list(adapter.channels))
+    volume = FeatureVolume(case, list(adapter.channels), device)
+    native = case.info.native
+    adapter.to(device).eval()
+    kind = np.uint8 if len(adapter.task.classes) < 256 else np.uint16
+    values = np.zeros(native.shape, kind)
+    decider = _Decider(adapter, volume, native, _inside(case.info.prepared, native))
+    for box, labels in decider.slabs():
+        values[box] = labels
+    adapter.to("cpu")
+    return Segmentation(values, native, case.info.codes, adapter.task.values)
+
+
+def _inside(prepared: Grid, native: Grid) -> list[tuple[int, int]]:
+    """Return, per native axis, the first voxel and one past the last that the prepared volume covers."""
+    step = axis_map(native, prepared)
+    found = [(0, 0)] * 3
+    for t, source in enumerate(step.axes):
+        ends = [step.scale[t] * e + step.offset[t] for e in (0, prepared.shape[t] - 1)]
+        # The last prepared voxel may lie beyond the crop by less than one voxel of it: round to the nearest.
+        low, high = round(min(ends)), round(max(ends))
+        found[source] = (max(low, 0), min(high + 1, native.shape[source]))
+    return found
+
+
+class _Decider:
+    """Yields decided slabs of the scan's grid, along the native axis that the features' Z follows."""
+
+    def __init__(
+        self, adapter: Adapter, volume: FeatureVolume, native: Grid, inside: Sequence[tuple[int, int]]
+    ) -> None:
+        self._adapter, self._volume, self._inside = adapter, volume, inside
+        self._step = axis_map(volume.grid, native)
+        # _step.axes[t] is the feature axis of native axis t; this is the native axis of feature axis Z.
+        self._long = self._step.axes.index(2)
+        self._cache: dict[int, torch.Tensor] = {}
+
+    def slabs(self) -> Iterator[tuple[tuple[slice, ...], NDArray[Any]]]:
+        start, stop = self._inside[self._long]
+        edges = list(range(start, stop, _SLAB))
+        if self._step.scale[self._long] < 0:
+            edges.reverse()  # so that feature slabs are visited in their order
+        for first in edges:
+            bounds = list(self._inside)
+            bounds[self._long] = (first, min(first + _SLAB, stop))
+            low = [a for a, _ in bounds]
+            size = [b - a for a, b in bounds]
+            logits = self._logits(low, size)
+            yield tuple(slice(a, b) for a, b in bounds), self._decide(logits)
+
+    def _logits(self, low: Sequence[int], size: Sequence[int]) -> torch.Tensor:
+        """Return task logits at a box of native voxels, (K', x, y, z)."""
+        positions, axes = source_positions(self._step, low, size)
+        depth = self._volume.grid.shape[2]
+        z = np.clip(positions[2], 0, depth - 1)
+        first, last = int(np.floor(z.min())), min(int(np.ceil(z.max())), depth - 1)
+        values = self._slices(first, last + 1)
+        inside = [np.round(positions[0], 6), np.round(positions[1], 6), np.round(z - first, 6)]
+        mapped = interpolate(values, inside)
+        return mapped.permute(0, *(1 + a for a in axes))
+
+    def _slices(self, first: int, stop: int) -> torch.Tensor:
+        """Return feature-grid logits of slices first..stop, from slabs that are computed once."""
+        wanted = range(first // _TILE, (stop - 1) // _TILE + 1)
+        self._cache = {n: slab for n, slab in self._cache.items() if n in wanted}
+        for number in wanted:
+            if number not in self._cache:
+                self._cache[number] = self._slab(number)
+        joined = torch.cat([self._cache[n] for n in wanted], dim=3)
+        origin = wanted[0] * _TILE
+        return joined[..., first - origin : stop - origin]
+
+    def _slab(self, number: int) -> torch.Tensor:
+        shape = self._volume.grid.shape
+        z0, z1 = number * _TILE, min((number + 1) * _TILE, shape[2])
+        slab = torch.empty(self._adapter.task.channels, shape[0], shape[1], z1 - z0, dtype=torch.float16)
+        slab = slab.to(self._volume.device)
+        for x0, y0 in itertools.product(*(range(0, n, _TILE) for n in shape[:2])):
+            x1, y1 = min(x0 + _TILE, shape[0]), min(y0 + _TILE, shape[1])
+            slab[:, x0:x1, y0:y1] = tile_logits(self._adapter, self._volume, (x0, y0, z0), (x1, y1, z1))
+        return slab.float()
+
+    def _decide(self, logits: torch.Tensor) -> NDArray[Any]:
+        if len(logits) == 1:
+            return (logits[0] > 0).cpu().numpy().astype(np.uint8)
+        return logits.argmax(0).to(torch.int16).cpu().numpy()
+
+
+@torch.no_grad()
+def tile_logits(adapter: Adapter, volume: FeatureVolume, start: Triple, stop: Triple) -> torch.Tensor:
+    """Return task logits (K', x, y, z) of a box of feature voxels, seen with the adapter's border."""
+    shape, radius = volume.grid.shape, adapter.radius
+    low = [max(a - radius, 0) for a in start]
+    high = [min(b + radius, n) for b, n in zip(stop, shape, strict=True)]
+    size = [b - a for a, b in zip(low, high, strict=True)]
+    if adapter.residual is None:
+        rows = volume.read(low, size, [adapter.linear_map()])
+        return adapter.from_rows(rows[None])[0]
+    values = volume.read(low, size, adapter.maps)
+    with torch.autocast(volume.device.split(":")[0], torch.bfloat16, enabled=bfloat16_if_fast(volume.device)):
+        logits = adapter(values[None])[0].float()
+    x, y, z = (slice(a - b, a - b + c - a) for a, b, c in zip(start, low, stop, strict=True))
+    inner: torch.Tensor = logits[:, x, y, z]
+    return inner

@@ -1,0 +1,194 @@
+"""What a method is, and what several of them start from: a linear head, and what a residual reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import nn
+
+from adapters.methods.heads import own_head, regress
+from adapters.model import Adapter, HeadRows
+from adapters.recipe import Recipe, RecipeName, fast_recipe, paper_recipe
+from adapters.sampling import PatchBatches, Support, VoxelSample, sample_voxels
+from adapters.task import Task
+from adapters.training import Batches, OnStep, train
+from featcache.errors import TaskError
+from featcache.geometry import Triple
+from featcache.head import LinearHead
+
+WIDEST_IN_FULL = 64
+"""Channels up to which a residual works on the features themselves, as in the paper."""
+
+
+@dataclass(frozen=True)
+class FitContext:
+    """Everything a method may use to fit.
+
+    Parameters
+    ----------
+    task : Task
+    support : sequence of Support
+        Labelled cases; empty for zero-shot.
+    channels : mapping of str to int
+        Channels of each level.
+    strides : tuple of 3 int
+        Of the finest level, in prepared voxels.
+    head : LinearHead or None
+        The encoder's own.
+    recipe_name : {"fast", "paper"}
+    width : int
+        Channels of the projection that a residual reads where there are more than 64.
+    seed : int
+    device : str
+    memory : int
+        Bytes for keeping support cases in memory.
+    on_step : callable, optional
+    """
+
+    task: Task
+    support: Sequence[Support]
+    channels: Mapping[str, int]
+    strides: Triple
+    head: LinearHead | None
+    recipe_name: RecipeName = "fast"
+    width: int = 48
+    seed: int = 0
+    device: str = "cpu"
+    memory: int = 3 * 2**30
+    on_step: OnStep | None = None
+
+    def recipe(self, *, linear: bool) -> Recipe:
+        """Return the numbers of the training."""
+        make = paper_recipe if self.recipe_name == "paper" else fast_recipe
+        return make(len(self.support), linear=linear)
+
+    @cached_property
+    def sample(self) -> VoxelSample:
+        """Voxels of the support, drawn once."""
+        if not self.support:
+            raise TaskError("this method needs labelled support cases; found none")
+        return sample_voxels(self.support, np.random.default_rng(self.seed))
+
+    @cached_property
+    def start(self) -> HeadRows:
+        """The encoder's own head where it knows the classes, else a logistic regression on voxels."""
+        own = None if self.head is None else own_head(self.head, self.task, self.channels)
+        return own or regress(self.sample, self.task)
+
+    def patches(self, adapter: Adapter, recipe: Recipe) -> PatchBatches:
+        """Return where patches for `adapter` come from."""
+        x, y, z = (max(min(recipe.patch // stride, recipe.largest_patch), 1) for stride in self.strides)
+        return PatchBatches(
+            self.support,
+            adapter.maps,
+            (x, y, z),
+            recipe.patches,
+            one_case=recipe.one_case,
+            random=np.random.default_rng(self.seed + 1),
+            memory=self.memory,
+        )
+
+    def train(self, adapter: Adapter, batches: Batches, recipe: Recipe) -> Fitted:
+        """Train `adapter` and return it with its curve."""
+        trainable = adapter.trainable
+        curve = train(adapter, batches, recipe, device=self.device, on_step=self.on_step)
+        return Fitted(adapter, curve, trainable, recipe)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a method returns.
+
+    Parameters
+    ----------
+    adapter : Adapter
+    curve : list of float
+        Loss of each step.
+    trainable : int
+        Parameters that were trained.
+    recipe : Recipe or None
+        None where nothing was trained step by step.
+    """
+
+    adapter: Adapter
+    curve: list[float] = field(default_factory=list)
+    trainable: int = 0
+    recipe: Recipe | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to adapt.
+
+    Parameters
+    ----------
+    name : str
+        As in ``--method``.
+    summary : str
+        One line for people.
+    fit : callable
+    residual : callable, optional
+        Channels -> module, for methods that have one.
+    radius : int
+        Feature voxels around a voxel that its logits depend on.
+    needs_labels : bool
+    """
+
+    name: str
+    summary: str
+    fit: Callable[[FitContext], Fitted]
+    residual: Callable[[int], nn.Module] | None = None
+    radius: int = 0
+    needs_labels: bool = True
+
+
+def with_residual(context: FitContext, residual: Callable[[int], nn.Module], radius: int) -> Adapter:
+    """Return an adapter that starts exactly at the context's starting head.
+
+    Up to 64 channels the residual reads the features, standardised (as they are in the paper recipe). Above
+    it reads a projection on the principal components of the standardised support voxels, whitened.
+    """
+    torch.manual_seed(context.seed)
+    head = context.start
+    channels = head.weights.shape[1]
+    if channels <= WIDEST_IN_FULL and context.recipe_name == "paper":
+        projection, shift = torch.eye(channels), torch.zeros(channels)
+        start = head.weights
+    else:
+        features = context.sample.features
+        mean, deviation = features.mean(0), features.std(0).clamp(min=1e-6)
+        if channels <= WIDEST_IN_FULL:
+            projection = torch.diag(1 / deviation)
+            start = head.weights * deviation
+        else:
+            directions, gains = _principal(features, mean, deviation, context.width)
+            projection = (directions / gains).T / deviation
+            # x is white, so the head's regression on it is its covariance with it.
+            start = (head.weights * deviation) @ (directions * gains)
+        shift = -projection @ mean
+    return Adapter(
+        context.task,
+        head,
+        context.channels,
+        projection=(projection, shift),
+        start=start,
+        residual=residual(len(projection)),
+        radius=radius,
+    )
+
+
+def _principal(
+    features: torch.Tensor, mean: torch.Tensor, deviation: torch.Tensor, width: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the first `width` principal directions (C, W) of standardised voxels, and their deviations."""
+    covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64)
+    for part in torch.split(features, 20_000):
+        standard = (part - mean) / deviation
+        covariance += (standard.T @ standard).double()
+    values, vectors = torch.linalg.eigh(covariance / len(features))
+    order = values.argsort(descending=True)[: min(width, len(values))]
+    return vectors[:, order].float(), values[order].clamp(min=1e-8).sqrt().float()

@@ -1,0 +1,99 @@
+"""Linear heads to start from: the encoder's own, or a logistic regression on sampled voxels."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from adapters.model import HeadRows
+from adapters.sampling import VoxelSample
+from adapters.task import Task
+from featcache.errors import TaskError
+from featcache.head import LinearHead
+
+_FOREGROUND = 3.0  # weight of structures: between the likelihood's optimum and Dice's
+_DECAY = 1e-4  # weight decay per voxel on standardised features
+_ITERATIONS = 100
+
+
+def own_head(head: LinearHead, task: Task, channels: Mapping[str, int]) -> HeadRows | None:
+    """Return the encoder's own head in terms of `task`, None where it lacks a class or reads another level.
+
+    A softmax head keeps all its rows: those of other structures count as background. Of independent
+    (multi-label) rows only the task's are kept, with a zero background row for several classes.
+    """
+    if head.level not in channels:
+        return None
+    groups = [0] * len(head.classes)
+    for value, wanted in enumerate(task.classes, 1):
+        names = wanted.sources if all(s in head.classes for s in wanted.sources) else (wanted.name,)
+        for name in names:
+            if name not in head.classes:
+                return None
+            groups[head.classes.index(name)] = value
+    weights, bias = torch.from_numpy(head.weights), torch.from_numpy(head.bias)
+    if head.multilabel:
+        rows = [row for row, group in enumerate(groups) if group]
+        weights, bias, groups = weights[rows], bias[rows], [groups[row] for row in rows]
+        if not task.binary:
+            weights = torch.cat([torch.zeros(1, weights.shape[1]), weights])
+            bias = torch.cat([torch.zeros(1), bias])
+            groups = [0, *groups]
+    wide = torch.zeros(len(weights), sum(channels.values()))
+    first = 0
+    for name, count in channels.items():
+        if name == head.level:
+            wide[:, first : first + count] = weights
+        first += count
+    return HeadRows(wide, bias.clone(), tuple(groups))
+
+
+def regress(sample: VoxelSample, task: Task) -> HeadRows:
+    """Return a logistic regression (scikit-learn, L-BFGS) on weighted voxels, one row a task logit.
+
+    Voxels count as many times as they stand for, structures three times that: a likelihood without it
+    finds too little of small structures, drawn voxels without weights find too much.
+
+    Raises
+    ------
+    TaskError
+        If a class of the task occurs in no support case.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    usable = _known(sample)
+    values, weights = sample.values[usable].numpy(), sample.weights[usable].numpy().astype(np.float64)
+    found = set(np.unique(values).tolist())
+    absent = [name for name, value in task.values.items() if value not in found]
+    if absent:
+        raise TaskError(
+            f"no voxel of {absent} in the support cases; choose cases that show every class, with --support, "
+            "or leave the class out with --classes"
+        )
+    features = sample.features[usable]
+    mean, deviation = features.mean(0), features.std(0).clamp(min=1e-6)
+    weights = np.where(values > 0, _FOREGROUND, 1.0) * weights
+    weights /= weights.mean()
+    standard = ((features - mean) / deviation).numpy()
+    model = LogisticRegression(C=1 / (2 * _DECAY * len(values)), max_iter=_ITERATIONS, tol=1e-5)
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+        model.fit(standard, values, sample_weight=weights)  # as far as 100 iterations lead
+    coefficients = torch.from_numpy(model.coef_).float() / deviation
+    bias = torch.from_numpy(model.intercept_).float() - coefficients @ mean
+    groups = (1,) if task.binary else tuple(range(len(task.classes) + 1))
+    return HeadRows(coefficients, bias, groups)
+
+
+def _known(sample: VoxelSample) -> torch.Tensor:
+    """Return the voxels whose class is known for certain.
+
+    Background of a case that does not annotate every class may be any of those; it is left out where
+    other cases have background to show, and kept (as background) where none has.
+    """
+    whole = sample.annotated.all(1)
+    certain = (sample.values > 0) | whole[sample.cases]
+    return certain if whole.any() else torch.ones_like(certain)

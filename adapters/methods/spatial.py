@@ -1,0 +1,25 @@
+"""FSEFT's spatial adapter: head(f + conv3(relu(conv3(f))))."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from adapters.methods.base import FitContext, Fitted, Method, with_residual
+from adapters.model import Residual
+
+
+def residual(width: int) -> nn.Module:
+    """Return the residual of `width` channels."""
+    return Residual(width, kernel=3)
+
+
+def fit(context: FitContext) -> Fitted:
+    """Return the adapter, trained on patches."""
+    recipe = context.recipe(linear=False)
+    adapter = with_residual(context, residual, METHOD.radius)
+    return context.train(adapter, context.patches(adapter, recipe), recipe)
+
+
+METHOD = Method(
+    "spatial", "FSEFT's spatial adapter: 3x3x3 convolutions before the head", fit, residual, radius=2
+)

@@ -1,0 +1,256 @@
+"""Few-shot adaptation in a few lines: choose support cases, fit, predict."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from adapters.checkpoint import AdapterInfo, check_encoder, load_adapter, save_adapter
+from adapters.features import FeatureVolume, check_levels
+from adapters.inference import Segmentation, segment
+from adapters.labels import LABELS
+from adapters.methods import FitContext, get_method
+from adapters.methods.base import Fitted
+from adapters.model import Adapter
+from adapters.recipe import RecipeName
+from adapters.sampling import Support
+from adapters.task import Task, TaskClass, parse_classes, task_of_all
+from adapters.training import OnStep
+from featcache import __version__
+from featcache.card import card_from_json
+from featcache.errors import TaskError
+from featcache.geometry import Triple, spacing
+from featcache.head import LinearHead
+from featcache.store import Case, FeatureStore
+
+
+@dataclass(frozen=True)
+class FewShotSegmenter:
+    """How an adapter is fitted on a store.
+
+    Parameters
+    ----------
+    method : str
+        A name that `adapters.methods.method_names` lists.
+    shots : int, optional
+        Support cases drawn from the labelled ones; all of them if neither this nor `support` is given.
+    support : sequence of str, optional
+        Support cases by id.
+    classes : str, optional
+        Such as "liver,kidney=2+3"; every annotated class if not given.
+    levels : sequence of str, optional
+        Levels to read; the card's defaults if not given.
+    recipe : {"fast", "paper"}
+    width : int
+        Channels that a residual reads where the levels have more than 64.
+    seed : int
+        Of the draw of support cases and of the training.
+    device : str
+        "auto", "cpu" or "cuda".
+    memory : int
+        Bytes for keeping support cases in memory while training.
+    """
+
+    method: str = "spatial"
+    shots: int | None = None
+    support: Sequence[str] | None = None
+    classes: str | None = None
+    levels: Sequence[str] | None = None
+    recipe: RecipeName = "fast"
+    width: int = 48
+    seed: int = 0
+    device: str = "auto"
+    memory: int = 3 * 2**30
+
+    def fit(self, store: FeatureStore, on_step: OnStep | None = None) -> FittedSegmenter:
+        """Return the segmenter fitted on the support cases of `store`.
+
+        Raises
+        ------
+        TaskError
+            If there are no labels, too few cases, an unknown class or case, or both shots and support.
+        """
+        begun = time.perf_counter()
+        method = get_method(self.method)
+        head = None if store.root.head is None else LinearHead.from_json(store.root.head)
+        cases = choose_support(store, self) if method.needs_labels else []
+        task = self._task(store, cases, head)
+        names = tuple(self.levels or card_from_json(store.root.card).default_levels)
+        channels, strides = _levels(store, cases, names)
+        device = choose_device(self.device)
+        context = FitContext(
+            task=task,
+            support=[Support.of(store.case(c), task, names, device) for c in cases],
+            channels=channels,
+            strides=strides,
+            head=head,
+            recipe_name=self.recipe,
+            width=self.width,
+            seed=self.seed,
+            device=device,
+            memory=self.memory,
+            on_step=on_step,
+        )
+        _check_annotated(context)
+        fitted = method.fit(context)
+        info = self._info(store, cases, fitted, time.perf_counter() - begun)
+        return FittedSegmenter(fitted.adapter, info, device)
+
+    def _task(self, store: FeatureStore, cases: Sequence[str], head: LinearHead | None) -> Task:
+        if self.classes is not None:
+            return parse_classes(self.classes)
+        names: dict[str, int] = {}
+        for case in cases:
+            labels = store.case(case).labels(LABELS)
+            assert labels is not None
+            names |= {n: v for n, v in labels.classes.items() if n in labels.annotated}
+        if not cases and head is not None:
+            first = 0 if head.multilabel else 1
+            return Task(tuple(TaskClass(n, (n,)) for n in head.classes[first:]))
+        if not cases:
+            return task_of_all(["?"])  # the method says what is missing
+        return task_of_all(sorted(names, key=lambda n: (names[n], n)))
+
+    def _info(self, store: FeatureStore, cases: Sequence[str], fitted: Fitted, seconds: float) -> AdapterInfo:
+        return AdapterInfo(
+            method=self.method,
+            encoder_id=store.root.encoder_id,
+            recipe_id=store.root.recipe_id,
+            encoder_name=str(store.root.card.get("name", "")),
+            support=tuple(cases),
+            seed=self.seed,
+            recipe=None if fitted.recipe is None else fitted.recipe.to_json(),
+            curve=tuple(round(v, 6) for v in fitted.curve),
+            trainable=fitted.trainable,
+            seconds=round(seconds, 2),
+            software=f"featcache {__version__}",
+        )
+
+
+@dataclass(frozen=True)
+class FittedSegmenter:
+    """An adapter and what it was fitted on.
+
+    Parameters
+    ----------
+    adapter : Adapter
+    info : AdapterInfo
+    device : str
+    """
+
+    adapter: Adapter
+    info: AdapterInfo
+    device: str = "cpu"
+
+    def predict(self, case: Case) -> Segmentation:
+        """Return the label map of `case` on its scan's own grid."""
+        return segment(self.adapter, case, device=self.device)
+
+    def save(self, folder: Path | str) -> None:
+        """Write the adapter to a new folder; an existing one is refused."""
+        save_adapter(Path(folder), self.adapter, self.info)
+
+    @classmethod
+    def load(cls, folder: Path | str, device: str = "auto") -> FittedSegmenter:
+        """Return the segmenter that `save` wrote."""
+        adapter, info = load_adapter(folder)
+        return cls(adapter, info, choose_device(device))
+
+    def check(self, store: FeatureStore) -> str | None:
+        """Raise AdapterMismatchError for another encoder's store; return a warning for another recipe's."""
+        check_encoder(self.info, store.root.encoder_id, str(store.root.card.get("name", "")), store.path)
+        if store.root.recipe_id != self.info.recipe_id:
+            return (
+                f"{store.path} was made by another recipe (windows, spacing or precision) than the features that "
+                "the adapter was trained on; masks may be worse. `featcache info` shows the recipe"
+            )
+        return None
+
+
+def choose_support(store: FeatureStore, wanted: FewShotSegmenter) -> list[str]:
+    """Return the support cases: those named, or as many as asked for drawn by the seed, or all labelled.
+
+    The draw is a shuffle of the labelled cases: the first one of 5 shots is the one of 1 shot.
+    """
+    labelled = store.labelled(LABELS)
+    if not labelled:
+        raise TaskError(
+            f"{store.path} has no labels; add them with `featcache label --in SCANS --labels LABELS --store "
+            f"{store.path}`, one label file a scan",
+            path=store.path,
+        )
+    if wanted.support is not None and wanted.shots is not None:
+        raise TaskError(
+            "found both --shots and --support; expected one: a number of cases to draw, or their ids"
+        )
+    if wanted.support is not None:
+        unknown = [case for case in wanted.support if case not in labelled]
+        if unknown or not wanted.support:
+            raise TaskError(
+                f"--support: {unknown or 'nothing'} is not among the labelled cases: {_few(labelled)}",
+                path=store.path,
+            )
+        return list(dict.fromkeys(wanted.support))
+    if wanted.shots is None:
+        return labelled
+    if not 1 <= wanted.shots <= len(labelled):
+        raise TaskError(
+            f"--shots {wanted.shots}: {store.path} has {len(labelled)} labelled cases; expected 1 to {len(labelled)}",
+            path=store.path,
+        )
+    order = np.random.default_rng(wanted.seed).permutation(len(labelled))
+    return [labelled[i] for i in order[: wanted.shots]]
+
+
+def choose_device(device: str) -> str:
+    """Return "cpu" or "cuda" for "auto", and refuse a CUDA device that is not there."""
+    import torch
+
+    there = torch.cuda.is_available()
+    if device == "auto":
+        return "cuda" if there else "cpu"
+    if device.startswith("cuda") and not there:
+        raise TaskError(
+            f"--device {device}: torch finds no CUDA device; expected a GPU with its driver and a CUDA build of "
+            "torch. Use --device cpu"
+        )
+    return device
+
+
+def _levels(store: FeatureStore, cases: Sequence[str], names: Sequence[str]) -> tuple[dict[str, int], Triple]:
+    """Return channels a level, and the finest level's stride in prepared voxels."""
+    some = list(cases) or store.cases()[:1]
+    if not some:
+        raise TaskError(f"{store.path} holds no cases; run `featcache extract` first", path=store.path)
+    case = store.case(some[0])
+    check_levels(case, names)
+    volume = FeatureVolume(case, names)
+    prepared = spacing(case.info.prepared)
+    x, y, z = (round(a / b) for a, b in zip(spacing(volume.grid), prepared, strict=True))
+    return volume.channels, (x, y, z)
+
+
+def _check_annotated(context: FitContext) -> None:
+    if not context.support:
+        return
+    for number, name in enumerate(context.task.names):
+        if not any(item.labels.annotated[number] for item in context.support):
+            raise TaskError(
+                f"class {name!r} is annotated in none of the support cases; choose others with --support, or "
+                "leave it out with --classes"
+            )
+    if context.task.binary:
+        without = [i.features.case.id for i in context.support if not i.labels.annotated[0]]
+        if without:
+            raise TaskError(
+                f"class {context.task.names[0]!r} is not annotated in {_few(without)}; a task of one class learns "
+                "nothing from them: choose others with --support"
+            )
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

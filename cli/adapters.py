@@ -1,0 +1,191 @@
+"""`adapters`: feature store -> adapter -> masks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import console
+from featcache.errors import FeatcacheError, StoreError
+
+if TYPE_CHECKING:
+    from adapters.segmenter import FittedSegmenter
+    from featcache.store import FeatureStore
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Train a light segmentation adapter on cached features, and write masks on the scans' own grids.",
+)
+
+StoreOption = Annotated[
+    Path | None, typer.Option(help="The feature store; the one in this folder by default.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
+
+def _version(show: bool) -> None:
+    if show:
+        from featcache import __version__
+
+        console.say(f"featcache {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+) -> None:
+    del version
+
+
+@app.command()
+def train(
+    shots: Annotated[int | None, typer.Option(help="Labelled cases to draw; all of them by default.")] = None,
+    store: StoreOption = None,
+    method: Annotated[
+        str, typer.Option(help="zero-shot, logistic, linear, pointwise or spatial.")
+    ] = "spatial",
+    classes: Annotated[
+        str | None, typer.Option(help="Such as liver,kidney=2+3; all annotated classes by default.")
+    ] = None,
+    support: Annotated[
+        str | None, typer.Option(help="Cases to train on, a,b,c, in place of --shots.")
+    ] = None,
+    levels: Annotated[str | None, typer.Option(help="Levels to read, a,b; the card's by default.")] = None,
+    recipe: Annotated[
+        str, typer.Option(help="fast, or paper: FSEFT's own numbers, hours on a CPU.")
+    ] = "fast",
+    width: Annotated[
+        int, typer.Option(min=1, help="Channels that pointwise and spatial read of more than 64.")
+    ] = 48,
+    seed: Annotated[int, typer.Option(help="Of the draw and of the training.")] = 0,
+    device: Device = "auto",
+    out: Annotated[Path, typer.Option(help="The adapter to make; an existing one is refused.")] = Path(
+        "adapter"
+    ),
+) -> None:
+    """Fit an adapter on labelled cases of a store: no images, no network weights."""
+    from adapters.checkpoint import refuse_existing
+    from adapters.segmenter import FewShotSegmenter
+    from featcache.store import FeatureStore
+
+    if recipe not in ("fast", "paper"):
+        raise typer.BadParameter(f"{recipe!r}: expected fast or paper", param_hint="--recipe")
+    refuse_existing(out)
+    opened = FeatureStore.open(store or FeatureStore.find(Path()))
+    segmenter = FewShotSegmenter(
+        method=method,
+        shots=shots,
+        support=_split(support),
+        classes=classes,
+        levels=_split(levels),
+        recipe="paper" if recipe == "paper" else "fast",
+        width=width,
+        seed=seed,
+        device=device,
+    )
+    with console.Steps(f"train {method}", "steps") as steps:
+        fitted = segmenter.fit(opened, on_step=steps.on_step)
+    fitted.save(out)
+    _describe(fitted, out)
+
+
+def _describe(fitted: FittedSegmenter, out: Path) -> None:
+    info, task = fitted.info, fitted.adapter.task
+    console.say(f"classes    {', '.join(f'{n} ({v})' for n, v in task.values.items())}")
+    if info.support:
+        console.say(f"support    {', '.join(info.support)}")
+    loss = f", loss {info.curve[0]:.3f} -> {info.curve[-1]:.3f}" if info.curve else ""
+    console.say(f"trained    {info.trainable:,} parameters, {len(info.curve)} steps{loss}")
+    console.say(f"{out}: {info.method} adapter for {info.encoder_name}, {console.time_text(info.seconds)}")
+
+
+@app.command()
+def predict(
+    adapter: Annotated[Path, typer.Option(help="The adapter's folder.")] = Path("adapter"),
+    store: StoreOption = None,
+    out: Annotated[Path, typer.Option(help="Folder for the masks.")] = Path("masks"),
+    cases: Annotated[str | None, typer.Option(help="Cases, a,b,c; all by default.")] = None,
+    preview: Annotated[bool, typer.Option("--preview", help="A PNG per case beside its mask.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace masks that are there.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Write a mask per case as .nii.gz with the scan's own shape and affine, and classes.json beside them."""
+    from adapters.segmenter import FittedSegmenter
+    from featcache.store import FeatureStore
+
+    opened = FeatureStore.open(store or FeatureStore.find(Path()))
+    fitted = FittedSegmenter.load(adapter, device)
+    warning = fitted.check(opened)
+    if warning is not None:
+        console.warn(warning)
+    wanted = _wanted(opened, _split(cases))
+    _prepare_folder(out, fitted.adapter.task.values, overwrite=overwrite)
+    failed = {}
+    with console.Steps("predict", "cases") as steps:
+        for number, case in enumerate(wanted):
+            steps.update(number, len(wanted), case)
+            try:
+                _predict_one(fitted, opened, case, out, preview=preview)
+            except FeatcacheError as error:
+                failed[case] = str(error)
+    console.say(f"{out}: {len(wanted) - len(failed)} masks written")
+    for case, message in failed.items():
+        console.fail(f"{case}: {message}")
+    if failed:
+        raise typer.Exit(console.EXIT_SOME_FAILED if len(failed) < len(wanted) else console.EXIT_ERROR)
+
+
+def _predict_one(
+    fitted: FittedSegmenter, store: FeatureStore, case: str, out: Path, *, preview: bool
+) -> None:
+    from featcache.scans.masks import write_mask
+
+    found = store.case(case)
+    result = fitted.predict(found)
+    write_mask(out / f"{case}.nii.gz", result.values, result.grid, result.codes)
+    if preview:
+        from adapters.preview import save_preview
+
+        save_preview(out / f"{case}.png", found, list(fitted.adapter.channels), result)
+
+
+def _wanted(store: FeatureStore, cases: list[str] | None) -> list[str]:
+    known = store.cases()
+    unknown = sorted(set(cases or ()) - set(known))
+    if unknown or not known:
+        raise StoreError(f"{store.path} has no cases {unknown}; it holds {', '.join(known[:8]) or 'none'}")
+    return list(dict.fromkeys(cases)) if cases else known
+
+
+def _prepare_folder(out: Path, values: dict[str, int], *, overwrite: bool) -> None:
+    """Make the folder and write class names into it; a folder with anything in it is refused."""
+    if out.exists() and not overwrite and (not out.is_dir() or any(out.iterdir())):
+        raise StoreError(
+            f"--out {out} is there and not empty; choose another folder, or pass --overwrite", path=out
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        names = {"background": 0, **values}
+        (out / "classes.json").write_text(json.dumps(names, indent=2) + "\n", "utf-8")
+    except OSError as error:
+        raise StoreError(f"--out {out} cannot be written: {error}", path=out) from error
+
+
+def _split(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def main() -> None:
+    """Run the program."""
+    console.run(app)
+
+
+if __name__ == "__main__":
+    main()

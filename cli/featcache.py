@@ -1,0 +1,327 @@
+"""`featcache`: scans -> feature store."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import console
+from featcache.errors import CardError
+
+if TYPE_CHECKING:
+    from featcache.extraction import ExtractResult
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Run a frozen 3D encoder once over each scan and keep its dense features in a store.",
+)
+encoder = typer.Typer(
+    no_args_is_help=True, help="Get from a vendor's ONNX file to an encoder that `extract` can use."
+)
+app.add_typer(encoder, name="encoder")
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX file.")]
+Store = Annotated[Path | None, typer.Argument(metavar="STORE", help="The store; the one in this folder.")]
+Inputs = Annotated[
+    list[Path],
+    typer.Option("--in", help="Folder of scans, a scan, dataset.json, CSV or DICOM folder; may be repeated."),
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        help="Labels: folder, file or CSV. Default: labels/, labelsTr/ or dataset.json beside or in --in."
+    ),
+]
+AnnotatedClasses = Annotated[
+    str,
+    typer.Option(
+        "--annotated", help="Classes that count as annotated in a case: 'all' named ones, or those 'present'."
+    ),
+]
+
+
+def _version(show: bool) -> None:
+    if show:
+        from featcache import __version__
+
+        console.say(f"featcache {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+) -> None:
+    del version
+
+
+@app.command()
+def extract(
+    model: Annotated[Path, typer.Option(help="ONNX file of the encoder, with its card.")],
+    inputs: Inputs,
+    out: Annotated[Path, typer.Option(help="The store to make or to go on with.")] = Path("features.zarr"),
+    labels: Labels = None,
+    annotated: AnnotatedClasses = "all",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu or cuda; cuda fails if it is not really used.")
+    ] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")] = None,
+    spacing: Annotated[
+        str | None, typer.Option(help="x,y,z in mm in place of the card's; becomes part of the recipe.")
+    ] = None,
+    store_precision: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
+    nan_to: Annotated[
+        float | None, typer.Option(help="Value for NaN voxels, which are refused otherwise.")
+    ] = None,
+    assume_hu: Annotated[
+        bool, typer.Option("--assume-hu", help="Take CT values as HU even if they do not look so.")
+    ] = False,
+) -> None:
+    """Encode every scan once and keep its dense features.
+
+    Complete cases are skipped unless their source changed, so an interrupted run goes on where it was.
+    Source paths stay in a private file beside the store. Exit code 3: some cases failed.
+    """
+    from featcache.extraction import ExtractOptions
+    from featcache.extraction import extract as run_extract
+
+    options = ExtractOptions(
+        device=_choice("--device", device, ("auto", "cpu", "cuda")),
+        threads=threads,
+        spacing=_spacing(spacing),
+        store_precision=_choice("--store-precision", store_precision, ("float16", "float32")),
+        nan_to=nan_to,
+        assume_hu=assume_hu,
+        annotated=_choice("--annotated", annotated, ("all", "present")),
+    )
+    with console.Steps("extract", "cases") as steps:
+        display = console.ExtractDisplay(steps)
+        result = run_extract(model, inputs, out, labels=labels, options=options, on_event=display)
+    _report(result)
+
+
+@app.command()
+def label(
+    inputs: Inputs,
+    store: Annotated[Path | None, typer.Option(help="The store; the one in this folder by default.")] = None,
+    labels: Labels = None,
+    annotated: AnnotatedClasses = "all",
+) -> None:
+    """Add or replace labels in a store; features stay as they are and the encoder is not needed."""
+    from featcache.extraction import add_labels
+
+    with console.Steps("label", "cases") as steps:
+        result = add_labels(
+            _store(store),
+            inputs,
+            labels,
+            annotated=_choice("--annotated", annotated, ("all", "present")),
+            on_event=console.ExtractDisplay(steps),
+        )
+    console.say(f"{result.store}: labels of {len(result.labelled)} cases written")
+    _exit(result)
+
+
+@app.command()
+def info(
+    store: Store = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+) -> None:
+    """Show what a store holds: encoder, recipe, cases, grids, sizes, labels."""
+    from featcache.store import FeatureStore
+
+    described = FeatureStore.open(_store(store)).describe()
+    if as_json:
+        console.print_json(described)
+        return
+    _show(described)
+
+
+@app.command()
+def verify(store: Store = None) -> None:
+    """Check every object of a store against its manifest: lost, truncated or changed bytes are named."""
+    from featcache.store import verify as run_verify
+
+    path = _store(store)
+    with console.Steps("verify", "objects") as steps:
+        report = run_verify(path, on_object=steps.update)
+    for finding in report.findings:
+        console.fail(f"{path / finding.path}: {finding.problem}. {finding.advice}")
+    checked = f"{report.n_objects} objects, {console.size_text(report.n_bytes)}"
+    if report.findings:
+        console.say(f"{path}: {len(report.findings)} findings in {checked}")
+        raise typer.Exit(console.EXIT_ERROR)
+    console.say(f"{path}: whole ({checked})")
+
+
+@encoder.command()
+def inspect(model: Model, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """Show a model's inputs, outputs, strides, channels and card."""
+    from featcache.encoder_tools import probe_model
+    from featcache.onnxfile import read_card
+
+    probe = probe_model(model)
+    try:
+        card: dict[str, Any] | None = read_card(model).to_json()
+    except CardError as error:
+        card = None
+        console.warn(str(error))
+    if as_json:
+        outputs = [vars(o) for o in probe.outputs]
+        console.print_json(
+            {"window": probe.window, "dynamic": probe.dynamic, "outputs": outputs, "card": card}
+        )
+        return
+    for tensor in probe.info.inputs:
+        console.say(f"input   {tensor.name}  {_shape(tensor.shape)}")
+    for tensor in probe.info.outputs:
+        console.say(f"output  {tensor.name}  {_shape(tensor.shape)}")
+    rows = [(o.name, o.channels, _times(o.stride), o.size) for o in probe.outputs]
+    console.table(
+        f"Seen on a window of {_times(probe.window)} ({'dynamic' if probe.dynamic else 'fixed'} shape)",
+        ("output", "channels", "stride", "size rule"),
+        rows,
+    )
+    if card is not None:
+        console.say("card")
+        console.print_json(card)
+
+
+@encoder.command()
+def template(
+    model: Model,
+    out: Annotated[Path | None, typer.Option(help="Default: MODEL.card.json beside the model.")] = None,
+) -> None:
+    """Write a card with all that the graph tells; FILL IN marks what a person must add."""
+    from featcache.encoder_tools import template as make_template
+    from featcache.onnxfile import card_path
+
+    target = out or card_path(model)
+    if target.exists():
+        raise CardError(
+            f"{target} exists and is left as it is; choose another --out, or remove it", path=target
+        )
+    document = make_template(model)
+    target.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+    console.say(
+        f"{target} written. Replace every 'FILL IN' (docs/encoder-card.md explains them), then run\n"
+        f"  featcache encoder attach {model}"
+    )
+
+
+@encoder.command()
+def attach(
+    model: Model,
+    card: Annotated[Path | None, typer.Option(help="Default: MODEL.card.json beside the model.")] = None,
+) -> None:
+    """Check a card against the model and write it into the ONNX file's metadata.
+
+    Golden values of one window are added, so that every runtime can be checked before it is trusted.
+    """
+    from featcache.card import parse_card
+    from featcache.encoder_tools import attach as run_attach
+    from featcache.onnxfile import card_path
+
+    source = card or card_path(model)
+    if not source.is_file():
+        raise CardError(
+            f"{source}: no such card; `featcache encoder template {model}` writes one to fill in", path=source
+        )
+    attached = run_attach(model, parse_card(source.read_text("utf-8"), str(source)))
+    levels = ", ".join(f"{o.name} ({o.channels} channels)" for o in attached.outputs)
+    console.say(f"{model}: card of {attached.name!r} attached; levels {levels}")
+
+
+def _report(result: ExtractResult) -> None:
+    done, skipped, failed = len(result.done), len(result.skipped), len(result.failed)
+    console.say(f"{result.store}: {done} cases extracted, {skipped} complete before, {failed} failed")
+    if result.labelled:
+        console.say(f"labels of {len(result.labelled)} cases written")
+    _exit(result)
+
+
+def _exit(result: ExtractResult) -> None:
+    """Leave with the code of what failed; every failed case is named once more at the end."""
+    if not result.failed:
+        return
+    for case, message in result.failed.items():
+        console.fail(f"{case}: {message}")
+    some = result.done or result.skipped or result.labelled
+    raise typer.Exit(console.EXIT_SOME_FAILED if some else console.EXIT_ERROR)
+
+
+def _show(described: dict[str, Any]) -> None:
+    recipe = described["recipe"]
+    console.say(f"store    {described['path']}  ({console.size_text(described['bytes'])})")
+    console.say(f"encoder  {described['encoder']['name']}  {described['encoder']['id'][:12]}")
+    spacing = "own" if recipe.get("spacing") is None else f"{_times(recipe['spacing'])} mm"
+    console.say(
+        f"recipe   {recipe['id'][:12]}: spacing {spacing}, {recipe['blending']['kind']} windows of "
+        f"{_times(recipe['window'])}, {recipe['store_precision']}"
+    )
+    head = described["head"]
+    console.say("head     none" if head is None else f"head     {_head(head)}")
+    console.say(f"classes  {', '.join(described['classes']) or 'no labels'}")
+    rows = []
+    for case in described["cases"]:
+        levels = "; ".join(
+            f"{n} {level['channels']} x {_times(level['shape'])}" for n, level in case["levels"].items()
+        )
+        size = sum(level["bytes"] for level in case["levels"].values())
+        annotated = ", ".join(str(len(s["annotated"])) for s in case["labels"].values()) or "-"
+        scan = f"{_times(case['native']['shape'])} {case['native']['orientation']}"
+        rows.append((case["id"], scan, levels, console.size_text(size), annotated))
+    console.table(f"{len(rows)} cases", ("case", "scan", "features", "size", "annotated classes"), rows)
+
+
+def _head(head: dict[str, Any]) -> str:
+    return f"{len(head['classes'])} classes of level {head['level']} (R² {head['r2']:.6f})"
+
+
+def _store(path: Path | None) -> Path:
+    from featcache.store import FeatureStore
+
+    return path or FeatureStore.find(Path())
+
+
+def _spacing(text: str | None) -> tuple[float, float, float] | None:
+    if text is None:
+        return None
+    try:
+        x, y, z = (float(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r}: expected three numbers such as 1.5,1.5,3", param_hint="--spacing"
+        ) from None
+    if min(x, y, z) <= 0:
+        raise typer.BadParameter(f"{text!r}: expected positive mm", param_hint="--spacing")
+    return x, y, z
+
+
+def _choice(option: str, value: str, allowed: tuple[str, ...]) -> Any:
+    if value not in allowed:
+        raise typer.BadParameter(f"{value!r}: expected one of {', '.join(allowed)}", param_hint=option)
+    return value
+
+
+def _times(values: Any) -> str:
+    return " x ".join(f"{v:g}" for v in values)
+
+
+def _shape(values: tuple[int | str, ...]) -> str:
+    return f"({', '.join(map(str, values))})"
+
+
+def main() -> None:
+    """Run the program."""
+    console.run(app)
+
+
+if __name__ == "__main__":
+    main()

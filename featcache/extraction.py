@@ -1,0 +1,423 @@
+"""Scans -> feature store: read | prepare | encode | stitch | write, one case after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from featcache import __version__
+from featcache.card import EncoderCard, canonical_digest
+from featcache.encode import count_windows, encode, level_grid
+from featcache.errors import CorruptStore, EncoderError, FeatcacheError, GeometryError, ScanReadError
+from featcache.geometry import FloatTriple, Grid
+from featcache.head import HeadSampler, LinearHead, given_head
+from featcache.onnxfile import encoder_id, read_card
+from featcache.prepare import PreparedVolume, check_hounsfield, prepare
+from featcache.runtime.onnxruntime import Device, OnnxEncoder
+from featcache.scans import (
+    Annotated,
+    Discovery,
+    LabelSource,
+    ScanSource,
+    discover,
+    label_values,
+    numbered_classes,
+    read_header,
+    read_labels,
+    read_scan,
+)
+from featcache.store import CaseInfo, FeatureStore, PrivateRecord, RootDocument, SourceState, StoreWriter
+
+StorePrecision = Literal["float16", "float32"]
+DEFAULT_STORE = "features.zarr"
+
+
+@dataclass(frozen=True)
+class Event:
+    """What is going on, for progress displays.
+
+    Parameters
+    ----------
+    kind : {"note", "start", "windows", "window", "skip", "done", "fail", "labels"}
+        ``note``: a sentence. ``start``: a case begins. ``windows``: it has `count` windows. ``window``: one
+        more is encoded. ``skip``: it was complete. ``done``, ``fail``: it ended. ``labels``: they were written.
+    case : str
+        The case, empty for a note.
+    text : str
+        For people.
+    index, total : int
+        The case's number from 1, and the number of cases.
+    count : int
+        Windows of the case.
+    """
+
+    kind: Literal["note", "start", "windows", "window", "skip", "done", "fail", "labels"]
+    case: str = ""
+    text: str = ""
+    index: int = 0
+    total: int = 0
+    count: int = 0
+
+
+OnEvent = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class ExtractResult:
+    """What an extraction did.
+
+    Parameters
+    ----------
+    store : Path
+        The store.
+    done, skipped : tuple of str
+        Cases extracted now, and cases that were complete.
+    labelled : tuple of str
+        Cases whose labels were written now.
+    failed : mapping of str to str
+        Cases that failed, with the message.
+    """
+
+    store: Path
+    done: tuple[str, ...]
+    skipped: tuple[str, ...]
+    labelled: tuple[str, ...]
+    failed: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ExtractOptions:
+    """How scans are read and features are made.
+
+    Parameters
+    ----------
+    device : {"auto", "cpu", "cuda"}
+        Where the encoder runs.
+    threads : int, optional
+        CPU threads of the encoder.
+    spacing : tuple of 3 float, optional
+        Takes the place of the card's spacing, mm; part of the recipe.
+    store_precision : {"float16", "float32"}
+        What features are rounded to; part of the recipe.
+    nan_to : float, optional
+        Value for NaN voxels, an error without; part of the recipe.
+    assume_hu : bool
+        Do not refuse CTs whose values evidently are no Hounsfield units.
+    annotated : {"all", "present"}
+        Which classes count as annotated in a case where a table does not say.
+    """
+
+    device: Device = "auto"
+    threads: int | None = None
+    spacing: FloatTriple | None = None
+    store_precision: StorePrecision = "float16"
+    nan_to: float | None = None
+    assume_hu: bool = False
+    annotated: Annotated = "all"
+
+    def recipe(self, card: EncoderCard) -> dict[str, Any]:
+        """Return what makes features of one scan and encoder differ, as JSON."""
+        document = card.to_json()
+        return {
+            "window": document["input"]["window"],
+            "blending": document["blending"],
+            "spacing": list(self.spacing or card.preparation.spacing or ()) or None,
+            "compute_precision": "float32",
+            "store_precision": self.store_precision,
+            "nan_to": self.nan_to,
+        }
+
+
+def extract(
+    model: Path | str,
+    inputs: Path | str | Sequence[Path | str],
+    out: Path | str = DEFAULT_STORE,
+    *,
+    labels: Path | str | None = None,
+    options: ExtractOptions | None = None,
+    on_event: OnEvent | None = None,
+) -> ExtractResult:
+    """Encode every scan once and keep its dense features in the store `out`.
+
+    Complete cases whose source is unchanged are skipped; a bad scan fails alone.
+
+    Parameters
+    ----------
+    model : Path or str
+        ONNX file with an encoder card.
+    inputs : Path, str or sequence of them
+        What `featcache.scans.discover` takes.
+    out : Path or str
+        The store, made if it does not exist.
+    labels : Path or str, optional
+        Labels to be used in place of those found by themselves.
+    options : ExtractOptions, optional
+    on_event : callable, optional
+        Told about progress.
+
+    Raises
+    ------
+    CardError, EncoderError, ScanReadError, StoreError
+        Where nothing can be done at all; errors of single cases are in the result.
+    """
+    options = options or ExtractOptions()
+    path = Path(model)
+    card = read_card(path)
+    places = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    found = discover([Path(p) for p in places], None if labels is None else Path(labels))
+    head = given_head(card)
+    recipe = options.recipe(card)
+    root = RootDocument(
+        encoder_id=encoder_id(path, card),
+        recipe_id=canonical_digest(recipe),
+        card=card.to_json(),
+        recipe=recipe,
+        software=f"featcache {__version__}",
+        head=None if head is None else head.to_json(),
+    )
+    with StoreWriter.open(Path(out), root) as writer:
+        job = _Job(path, card, options, writer=writer, found=found, emit=on_event or (lambda event: None))
+        return job.run()
+
+
+def add_labels(
+    store: Path | str,
+    inputs: Path | str | Sequence[Path | str],
+    labels: Path | str | None = None,
+    *,
+    annotated: Annotated = "all",
+    on_event: OnEvent | None = None,
+) -> ExtractResult:
+    """Put labels into an existing store; features are not touched, the encoder is not needed.
+
+    Parameters
+    ----------
+    store : Path or str
+        The store.
+    inputs : Path, str or sequence of them
+        The scans, for their ids and grids.
+    labels : Path or str, optional
+        As in `extract`.
+    annotated : {"all", "present"}
+        As in `ExtractOptions`.
+    on_event : callable, optional
+        Told about progress.
+
+    Raises
+    ------
+    ScanReadError, StoreError
+        Where nothing can be done at all; errors of single cases are in the result.
+    """
+    places = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    found = discover([Path(p) for p in places], None if labels is None else Path(labels))
+    if not found.labels:
+        raise ScanReadError(f"{places[0]}: no labels found; name them with --labels", path=places[0])
+    opened = FeatureStore.open(Path(store))
+    known = set(opened.cases())
+    result = _Tally()
+    emit = on_event or (lambda event: None)
+    with StoreWriter.open(opened.path, opened.root) as writer:
+        labeller = _Labeller(writer, found.labels, annotated)
+        wanted = [s for s in found.sources if s.case in found.labels]
+        for index, source in enumerate(wanted, 1):
+            try:
+                if source.case not in known:
+                    raise ScanReadError(
+                        f"{source.path}: case {source.case} is not in {store}; extract it first"
+                    )
+                grid = FeatureStore.open(opened.path).case(source.case).info.native
+                _write_labels(labeller, source, grid, result, emit, position=(index, len(wanted)))
+            except FeatcacheError as error:
+                result.failed[source.case] = str(error)
+                emit(Event("fail", source.case, str(error), index, len(wanted)))
+    return result.freeze(opened.path)
+
+
+@dataclass
+class _Tally:
+    done: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    labelled: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def freeze(self, store: Path) -> ExtractResult:
+        return ExtractResult(
+            store, tuple(self.done), tuple(self.skipped), tuple(self.labelled), dict(self.failed)
+        )
+
+
+class _Labeller:
+    """Writes label sets that differ from what the store holds."""
+
+    def __init__(self, writer: StoreWriter, labels: Mapping[str, LabelSource], annotated: Annotated) -> None:
+        self._writer, self._labels, self._annotated = writer, labels, annotated
+        self._numbered: dict[str, int] | None = None
+
+    def write(self, source: ScanSource, grid: Grid) -> bool:
+        """Write the labels of one case onto its scan's grid; False if there are none or they are there."""
+        label = self._labels.get(source.case)
+        if label is None:
+            return False
+        classes = self._classes() if label.classes is None else None
+        volume = read_labels(label, grid, scan_path=source.path, annotated=self._annotated, classes=classes)
+        stored = FeatureStore.open(self._writer.path).case(source.case).labels()
+        if stored is not None:
+            said = (dict(stored.classes), set(stored.annotated), stored.group)
+            same = said == (dict(volume.classes), set(volume.annotated), volume.group)
+            try:
+                if same and np.array_equal(stored.read(), volume.voxels):
+                    return False
+            except CorruptStore:
+                pass  # damaged labels are written anew
+        self._writer.write_labels(
+            source.case,
+            volume.voxels,
+            grid,
+            volume.codes,
+            classes=volume.classes,
+            annotated=volume.annotated,
+            group=volume.group,
+        )
+        return True
+
+    def _classes(self) -> dict[str, int]:
+        """Return the values of all unnamed label files: a class missing from one is annotated all the same."""
+        if self._numbered is None:
+            values: set[int] = set()
+            for label in self._labels.values():
+                if label.classes is None:
+                    try:
+                        values |= set(label_values([label]))
+                    except ScanReadError:
+                        continue  # told when this case's turn comes
+            self._numbered = numbered_classes(values)
+        return self._numbered
+
+
+def _write_labels(
+    labeller: _Labeller,
+    source: ScanSource,
+    grid: Grid,
+    tally: _Tally,
+    emit: OnEvent,
+    *,
+    position: tuple[int, int],
+) -> None:
+    if labeller.write(source, grid):
+        tally.labelled.append(source.case)
+        emit(Event("labels", source.case, "labels written", *position))
+
+
+class _Job:
+    """One run of `extract` over a store that is open for writing."""
+
+    def __init__(
+        self,
+        model: Path,
+        card: EncoderCard,
+        options: ExtractOptions,
+        *,
+        writer: StoreWriter,
+        found: Discovery,
+        emit: OnEvent,
+    ) -> None:
+        self._model, self._card, self._options = model, card, options
+        self._writer, self._found, self._emit = writer, found, emit
+        self._labeller = _Labeller(writer, found.labels, options.annotated)
+        self._record = PrivateRecord.load(writer.path)
+        self._tally = _Tally()
+        self._encoder: OnnxEncoder | None = None
+
+    def run(self) -> ExtractResult:
+        for note in self._found.notes:
+            self._emit(Event("note", text=note))
+        sources = self._found.sources
+        for index, source in enumerate(sources, 1):
+            position = (index, len(sources))
+            try:
+                self._one(source, position)
+            except (ScanReadError, GeometryError, CorruptStore) as error:
+                self._fail(source, error, position)
+            except EncoderError as error:
+                # A fault of the encoder itself will meet every case; one of this scan's values or size, or
+                # one that shows after the encoder has done its work on another scan, will not.
+                if error.case is None and not (self._tally.done or self._tally.skipped):
+                    raise
+                self._fail(source, error, position)
+        return self._tally.freeze(self._writer.path)
+
+    def _fail(self, source: ScanSource, error: FeatcacheError, position: tuple[int, int]) -> None:
+        self._tally.failed[source.case] = str(error)
+        self._emit(Event("fail", source.case, str(error), *position))
+
+    def _one(self, source: ScanSource, position: tuple[int, int]) -> None:
+        if self._complete(source):
+            self._tally.skipped.append(source.case)
+            self._emit(Event("skip", source.case, "complete", *position))
+            grid = read_header(source)
+        else:
+            self._emit(Event("start", source.case, str(source.path), *position))
+            grid = self._features(source, position)
+            self._tally.done.append(source.case)
+            self._emit(Event("done", source.case, "", *position))
+        _write_labels(self._labeller, source, grid, self._tally, self._emit, position=position)
+
+    def _complete(self, source: ScanSource) -> bool:
+        store = FeatureStore.open(self._writer.path)
+        if source.case not in store.cases():
+            return False
+        needs_head = self._card.head is not None and self._writer.root.head is None
+        try:
+            seal = store.case(source.case).seal
+        except CorruptStore:
+            return False
+        return not needs_head and self._record.unchanged(source.case, _files(source), seal)
+
+    def _features(self, source: ScanSource, position: tuple[int, int]) -> Grid:
+        state = SourceState.of(_files(source))
+        volume, native, codes = self._prepare(source)
+        if self._encoder is None:
+            self._encoder = OnnxEncoder(self._model, self._card, self._options.device, self._options.threads)
+            self._emit(Event("note", text=f"encoding on {self._encoder.device}"))
+        count = count_windows(volume.grid.shape, self._card)
+        self._emit(Event("windows", source.case, "", *position, count))
+        unfitted = self._writer.root.head is None and self._card.head is not None
+        sampler = HeadSampler(self._card, count) if unfitted else None
+        info = CaseInfo(native, codes, volume.grid, self._card.unit, list(volume.steps))
+        with self._writer.new_case(source.case, info) as case:
+            levels = {}
+            for output in self._card.outputs:
+                grid = level_grid(volume.grid, self._card, output.name)
+                levels[output.name] = case.level(
+                    output.name, grid, output.channels, self._options.store_precision
+                )
+            done = Event("window", source.case, "", *position, count)
+            slabs = encode(volume, self._encoder, sampler=sampler, on_window=lambda: self._emit(done))
+            for name, slab in slabs:
+                levels[name].append(slab)
+            if sampler is not None:
+                self._set_head(sampler.fit())
+            seal = case.commit()
+        self._record.add(source.case, state, seal)
+        return native
+
+    def _set_head(self, head: LinearHead) -> None:
+        self._writer.set_head(head.to_json())
+        self._emit(Event("note", text=f"the encoder's own head was recovered (R² {head.r2:.6f})"))
+
+    def _prepare(self, source: ScanSource) -> tuple[PreparedVolume, Grid, tuple[int, int]]:
+        scan = read_scan(source, unit=self._card.unit, nan_to=self._options.nan_to)
+        for note in scan.notes:
+            self._emit(Event("note", source.case, note))
+        if self._card.unit == "HU" and not self._options.assume_hu:
+            check_hounsfield(scan)
+        volume = prepare(scan, self._card.preparation, self._options.spacing)
+        return volume, scan.grid, (scan.sform_code, scan.qform_code)
+
+
+def _files(source: ScanSource) -> Path | tuple[Path, ...]:
+    return source.files[0] if len(source.files) == 1 else source.files

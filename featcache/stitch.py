@@ -1,0 +1,65 @@
+"""Windows -> finished slabs of one level, in memory that does not grow with the scan's length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.card import Output
+from featcache.geometry import Triple
+from featcache.windows import Window, WindowPlan
+
+
+class Stitcher:
+    """Blends the windows of one level, layer by layer along Z.
+
+    Add every window of a layer, then take the slabs that `finish_layer` yields: no later window reaches
+    them. The buffer holds one layer of windows: channels x X x Y x the depth of a window.
+
+    Parameters
+    ----------
+    plan : WindowPlan
+        Windows of the prepared volume.
+    output : Output
+        The level.
+    shape : tuple of 3 int
+        Features to keep, the rest being padding.
+    """
+
+    def __init__(self, plan: WindowPlan, output: Output, shape: Triple) -> None:
+        self._shape = shape
+        self._spans = tuple(plan.spans(output, axis) for axis in range(3))
+        depth = max(span.stop - span.start for span in self._spans[2])
+        self._buffer = np.zeros((output.channels, shape[0], shape[1], depth), np.float32)
+        self._done = 0  # slices handed out; the buffer's first slice
+
+    def add(self, window: Window, features: NDArray[np.float32]) -> None:
+        """Add one window's output, shape (C, x, y, z)."""
+        target, source, weights = [], [], []
+        for axis, (spans, i) in enumerate(zip(self._spans, window.index, strict=True)):
+            span = spans[i]
+            keep = max(min(span.stop, self._shape[axis]) - span.start, 0)
+            first = span.start - (self._done if axis == 2 else 0)
+            target.append(slice(first, first + keep))
+            source.append(slice(span.skip, span.skip + keep))
+            weights.append(span.weights[:keep])
+        part = features[:, source[0], source[1], source[2]]
+        x, y, z = weights
+        weight = x[:, None, None] * y[:, None] * z
+        self._buffer[:, target[0], target[1], target[2]] += part * weight
+
+    def finish_layer(self, layer: int) -> Iterator[NDArray[np.float32]]:
+        """Yield what is final after layer number `layer`: at most one slab, (C, X, Y, z) float32."""
+        spans = self._spans[2]
+        last = layer == len(spans) - 1
+        final = min(self._shape[2] if last else spans[layer + 1].start, self._shape[2])
+        count = final - self._done
+        if count <= 0:
+            return
+        yield self._buffer[..., :count].copy()
+        rest = self._buffer.shape[3] - count
+        self._buffer[..., :rest] = self._buffer[..., count:].copy()
+        self._buffer[..., rest:] = 0
+        self._done = final

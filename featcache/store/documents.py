@@ -1,0 +1,232 @@
+"""What the sealed documents say, as dataclasses: one for the root, a case, a level, a label set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from featcache.errors import CorruptStore, GeometryError, StoreError
+from featcache.geometry import Grid
+from featcache.store.layout import FORMAT_VERSION
+from featcache.store.manifest import Manifest
+
+Codes = tuple[int, int]
+"""The sform and qform codes of a NIfTI header."""
+
+
+@dataclass(frozen=True)
+class RootDocument:
+    """Which encoder and which recipe made a store.
+
+    Parameters
+    ----------
+    encoder_id, recipe_id : str
+        The two fingerprints.
+    card, recipe : dict
+        What they were taken of, for people and for messages; JSON, not looked into.
+    software : str
+        Name and version of the writer.
+    head : dict, optional
+        The encoder's own linear head.
+    """
+
+    encoder_id: str
+    recipe_id: str
+    card: dict[str, Any]
+    recipe: dict[str, Any]
+    software: str
+    head: dict[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of the root group, not yet sealed."""
+        return _group("store", **vars(self))
+
+    @classmethod
+    def parse(cls, slot: Mapping[str, Any], path: Path) -> RootDocument:
+        """Return what an unsealed root document says."""
+        with _parsing(slot, "store", path):
+            return cls(**{name: slot[name] for name in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True)
+class CaseInfo:
+    """What is known of a case besides its features.
+
+    Parameters
+    ----------
+    native : Grid
+        The scan's own grid.
+    codes : (int, int)
+        Its sform and qform codes.
+    prepared : Grid
+        The grid that the encoder saw.
+    unit : str
+        Of the scan's voxels, ``"HU"`` or ``"a.u."``.
+    steps : list
+        The preparation steps that were applied, JSON.
+    """
+
+    native: Grid
+    codes: Codes
+    prepared: Grid
+    unit: str
+    steps: list[Any] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class LevelInfo:
+    """A level of features and what rounding them to `dtype` did (see docs/store-format.md)."""
+
+    grid: Grid
+    channels: int
+    dtype: str
+    relative_rms: float
+    max_abs: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the level's entry in the case's document."""
+        stored_error = {"relative_rms": self.relative_rms, "max_abs": self.max_abs}
+        level = {"grid": self.grid.to_json(), "channels": self.channels, "dtype": self.dtype}
+        return {**level, "stored_error": stored_error}
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> LevelInfo:
+        """Return the level described by `to_json`."""
+        grid = Grid.from_json(entry["grid"])
+        return cls(grid, int(entry["channels"]), str(entry["dtype"]), **entry["stored_error"])
+
+
+@dataclass(frozen=True)
+class CaseDocument:
+    """A case's commit: its description, levels, manifest and seal."""
+
+    info: CaseInfo
+    levels: dict[str, LevelInfo]
+    manifest: Manifest
+    seal: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of the case's group, not yet sealed."""
+        return _group(
+            "case",
+            native=_native(self.info.native, self.info.codes),
+            prepared=self.info.prepared.to_json(),
+            unit=self.info.unit,
+            steps=list(self.info.steps),
+            levels={name: level.to_json() for name, level in self.levels.items()},
+            manifest=self.manifest,
+        )
+
+    @classmethod
+    def parse(cls, slot: Mapping[str, Any], path: Path) -> CaseDocument:
+        """Return what an unsealed case document says."""
+        with _parsing(slot, "case", path):
+            native, codes = _parse_native(slot["native"])
+            prepared = Grid.from_json(slot["prepared"])
+            info = CaseInfo(native, codes, prepared, str(slot["unit"]), list(slot["steps"]))
+            levels = {name: LevelInfo.from_json(entry) for name, entry in slot["levels"].items()}
+            return cls(info, levels, _parse_manifest(slot["manifest"]), slot["sha256"])
+
+
+@dataclass(frozen=True)
+class LabelDocument:
+    """A label set's commit.
+
+    Parameters
+    ----------
+    grid : Grid
+        The scan's own grid.
+    codes : (int, int)
+        Its sform and qform codes.
+    classes : dict
+        Class name to integer value.
+    annotated : tuple of str
+        The classes that were annotated in this case; the others are unknown.
+    group : str or None
+        What must not be split between training and test, such as a patient.
+    manifest : dict
+        The objects.
+    seal : str
+        Empty until sealed.
+    """
+
+    grid: Grid
+    codes: Codes
+    classes: dict[str, int]
+    annotated: tuple[str, ...]
+    group: str | None
+    manifest: Manifest = field(default_factory=dict)
+    seal: str = ""
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.annotated) - set(self.classes))
+        if unknown:
+            raise StoreError(f"annotated classes {unknown} are not among the classes {sorted(self.classes)}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return our attributes of the label set's group, not yet sealed."""
+        document = _group(
+            "labels",
+            grid=_native(self.grid, self.codes),
+            classes={name: int(value) for name, value in self.classes.items()},
+            annotated=list(self.annotated),
+            group=self.group,
+            manifest=self.manifest,
+        )
+        attributes: dict[str, Any] = document["attributes"]["featcache"]
+        return attributes
+
+    @classmethod
+    def parse(cls, slot: Mapping[str, Any], path: Path) -> LabelDocument:
+        """Return what an unsealed label document says."""
+        with _parsing(slot, "labels", path):
+            grid, codes = _parse_native(slot["grid"])
+            manifest = _parse_manifest(slot["manifest"])
+            annotated = tuple(slot["annotated"])
+            return cls(grid, codes, dict(slot["classes"]), annotated, slot["group"], manifest, slot["sha256"])
+
+
+@contextmanager
+def _parsing(slot: Mapping[str, Any], kind: str, path: Path) -> Iterator[None]:
+    """Check version and kind, and turn what goes wrong within into errors that name the file."""
+    version = slot.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise StoreError(
+            f"{path}: written in store format {version}, this featcache reads up to {FORMAT_VERSION}; "
+            "install a newer featcache",
+            path=path,
+        )
+    if version != FORMAT_VERSION or slot.get("kind") != kind:
+        raise CorruptStore(
+            f"{path}: expected kind {kind!r} in format {FORMAT_VERSION}, found kind "
+            f"{slot.get('kind')!r} in format {version!r}; run `featcache verify`",
+            path=path,
+        )
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, GeometryError) as error:
+        raise CorruptStore(
+            f"{path}: the seal is whole but the document is not as docs/store-format.md has it: "
+            f"{error!r}; it was written by other software",
+            path=path,
+        ) from error
+
+
+def _group(kind: str, **fields: Any) -> dict[str, Any]:
+    slot = {"format_version": FORMAT_VERSION, "kind": kind, **fields}
+    return {"attributes": {"featcache": slot}, "node_type": "group", "zarr_format": 3}
+
+
+def _native(grid: Grid, codes: Codes) -> dict[str, Any]:
+    return {**grid.to_json(), "sform_code": int(codes[0]), "qform_code": int(codes[1])}
+
+
+def _parse_native(entry: Mapping[str, Any]) -> tuple[Grid, Codes]:
+    return Grid.from_json(dict(entry)), (int(entry["sform_code"]), int(entry["qform_code"]))
+
+
+def _parse_manifest(entry: Mapping[str, Any]) -> Manifest:
+    return {key: (int(size), str(digest)) for key, (size, digest) in entry.items()}
