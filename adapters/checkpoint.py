@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from adapters.methods import get_method
 from adapters.model import Adapter, HeadRows
 from adapters.task import Task
-from featcache.errors import AdapterMismatchError
+from featcache.errors import AdapterMismatchError, StoreError, TaskError
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -67,14 +66,17 @@ def save_adapter(folder: Path, adapter: Adapter, info: AdapterInfo) -> None:
     ------
     AdapterMismatchError
         If `folder` exists: nothing is overwritten.
+    StoreError
+        If it cannot be written; nothing is left then.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     refuse_existing(folder)
     part = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     try:
+        part.mkdir(parents=True)
         tensors = {name: t.detach().contiguous() for name, t in adapter.state_dict().items()}
         save_file(tensors, part / WEIGHTS)
         config = {
@@ -87,7 +89,12 @@ def save_adapter(folder: Path, adapter: Adapter, info: AdapterInfo) -> None:
             **asdict(info),
         }
         (part / CONFIG).write_text(json.dumps(config, indent=2, allow_nan=False) + "\n", "utf-8")
-        os.rename(part, folder)  # noqa: PTH104  Path.rename would replace an empty folder as well
+        part.rename(folder)
+    except (OSError, SafetensorError) as error:
+        raise StoreError(
+            f"--out {folder} could not be written: {error}; free some space or choose another folder",
+            path=folder,
+        ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -126,7 +133,7 @@ def load_adapter(folder: Path | str) -> tuple[Adapter, AdapterInfo]:
         adapter = _rebuild(config, tensors)
         fields = {name: config[name] for name in AdapterInfo.__dataclass_fields__}
         info = AdapterInfo(**{**fields, "support": tuple(fields["support"]), "curve": tuple(fields["curve"])})
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError, TaskError) as error:
         raise AdapterMismatchError(f"{folder}: the adapter is damaged: {error!r}", path=folder) from error
     return adapter, info
 
@@ -167,6 +174,9 @@ def _rebuild(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Adapte
     channels = {str(name): int(count) for name, count in config["channels"]}
     groups = tuple(config["groups"])
     weights = tensors["head.weight"].flatten(1)
+    wide = weights if method.residual is None else tensors["rest"]
+    if wide.shape != (len(groups), sum(channels.values())):
+        raise ValueError(f"weights of shape {tuple(wide.shape)} for {len(groups)} rows of {channels}")
     if method.residual is None:
         adapter = Adapter(task, HeadRows(weights, tensors["head.bias"], groups), channels)
     else:

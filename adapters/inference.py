@@ -142,13 +142,24 @@ class _Decider:
         slab = slab.to(self._volume.device)
         for x0, y0 in itertools.product(*(range(0, n, _TILE) for n in shape[:2])):
             x1, y1 = min(x0 + _TILE, shape[0]), min(y0 + _TILE, shape[1])
-            slab[:, x0:x1, y0:y1] = tile_logits(self._adapter, self._volume, (x0, y0, z0), (x1, y1, z1))
+            logits = tile_logits(self._adapter, self._volume, (x0, y0, z0), (x1, y1, z1))
+            slab[:, x0:x1, y0:y1] = _within_float16(logits)
         return slab.float()
 
     def _decide(self, logits: torch.Tensor) -> NDArray[Any]:
         if len(logits) == 1:
             return (logits[0] > 0).cpu().numpy().astype(np.uint8)
         return logits.argmax(0).to(torch.int16).cpu().numpy()
+
+
+def _within_float16(logits: torch.Tensor) -> torch.Tensor:
+    """Return logits that decide alike and that float16 can hold, best where classes are close.
+
+    What is subtracted from all classes of a voxel leaves their differences, interpolated ones too, as they are.
+    """
+    if len(logits) > 1:
+        logits = logits - logits.amax(0)
+    return logits.clamp(-60_000, 60_000)
 
 
 @torch.no_grad()

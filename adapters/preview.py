@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from adapters.features import FeatureVolume
 from adapters.inference import Segmentation
 from adapters.interpolate import source_positions
+from featcache.errors import StoreError
 from featcache.geometry import axis_map, spacing
 from featcache.store import Case
 
@@ -32,6 +33,11 @@ def save_preview(path: Path, case: Case, levels: list[str], result: Segmentation
     levels : list of str
         Levels that the adapter reads; the colours are those of the finest alone.
     result : Segmentation
+
+    Raises
+    ------
+    StoreError
+        If the file cannot be written.
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -68,7 +74,11 @@ def save_preview(path: Path, case: Case, levels: list[str], result: Segmentation
             fontsize=8,
         )
     figure.suptitle(f"{case.id}: features as colours, prediction outlined", color="white", fontsize=10)
-    figure.savefig(path, facecolor="black")
+    try:
+        figure.savefig(path, facecolor="black")
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise StoreError(f"{path}: the picture could not be written: {error}", path=path) from error
 
 
 def _finest(case: Case, levels: list[str]) -> list[str]:

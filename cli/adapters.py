@@ -142,6 +142,57 @@ def predict(
         raise typer.Exit(console.EXIT_SOME_FAILED if len(failed) < len(wanted) else console.EXIT_ERROR)
 
 
+@app.command()
+def evaluate(
+    pred: Annotated[Path, typer.Option(help="Folder of masks that `predict` wrote.")],
+    labels: Annotated[Path, typer.Option(help="Folder of label files, one file, or a CSV.")],
+    out: Annotated[Path | None, typer.Option(help="Report to write, JSON.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="A row per case and class to write, CSV.")] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Mask classes from label classes, such as kidney=2+3.")
+    ] = None,
+    tolerance: Annotated[float, typer.Option(help="Of the normalised surface distance, mm.")] = 2.0,
+    annotated: Annotated[
+        str, typer.Option(help="Classes annotated in a label file: all or present.")
+    ] = "all",
+) -> None:
+    """Compare masks with labels: Dice, NSD and HD95 per class and case.
+
+    A missed structure counts with Dice 0, NSD 0 and the scan's diagonal as HD95. Exit code 3: some labels have
+    no mask, or some cases failed.
+    """
+    from adapters.evaluate import table, write_json
+    from cli.evaluation import evaluate as run_evaluate
+
+    if annotated not in ("all", "present"):
+        raise typer.BadParameter(f"{annotated!r}: expected all or present", param_hint="--annotated")
+    for path in (out, csv):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise StoreError(f"{path}: its folder does not exist; expected a place to write to", path=path)
+    with console.Steps("evaluate", "cases") as steps:
+        report = run_evaluate(
+            pred,
+            labels,
+            classes=classes,
+            annotated="present" if annotated == "present" else "all",
+            tolerance_mm=tolerance,
+            csv=csv,
+            progress=steps.update,
+        )
+    if out is not None:
+        write_json(report, out)
+    titles, rows = table(report)
+    console.table("", titles, rows)
+    for text in report.notes:
+        console.note(text)
+    for case, message in report.failed.items():
+        console.fail(f"{case}: {message}")
+    if report.missing_predictions:
+        console.warn(f"labels without a mask: {', '.join(report.missing_predictions)}")
+    if report.exit_code:
+        raise typer.Exit(report.exit_code)
+
+
 def _predict_one(
     fitted: FittedSegmenter, store: FeatureStore, case: str, out: Path, *, preview: bool
 ) -> None:

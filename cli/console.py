@@ -104,8 +104,8 @@ class Steps:
 
     def __init__(self, title: str, unit: str) -> None:
         self._title, self._unit = title, unit
-        self._begun = time.monotonic()
-        self._said = self._begun
+        self._first: tuple[float, float] | None = None  # time and steps done at the first update
+        self._said = time.monotonic()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -132,9 +132,11 @@ class Steps:
         """Show that `done` of `total` steps are over."""
         self._bar.update(self._task, completed=done, total=total, text=text, description=title or self._title)
         now = time.monotonic()
-        if not err.is_terminal and now - self._said >= _PLAIN_EVERY and done:
+        self._first = self._first or (now, done)
+        begun, before = self._first
+        if not err.is_terminal and now - self._said >= _PLAIN_EVERY and done > before:
             self._said = now
-            left = (now - self._begun) / done * (total - done)
+            left = (now - begun) / (done - before) * (total - done)
             err.print(
                 escape(
                     f"{title or self._title}: {done:.4g} of {total:g} {self._unit}, {text} {time_text(left)} left"

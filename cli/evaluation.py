@@ -163,8 +163,8 @@ def _truth(pair: _Pair, grid: Grid, annotated: Annotated) -> _Truth:
 
 def _apply(table: NDArray[np.int64], voxels: NDArray[Any]) -> NDArray[Any]:
     """Return `voxels` looked up in `table`, in the smallest type: a scan of int64 is eight times as large."""
-    small: NDArray[Any] = table.astype(np.min_scalar_type(int(table.max())))
-    return small[voxels]
+    values: NDArray[Any] = table.astype(np.min_scalar_type(int(table.max())))[voxels]
+    return values
 
 
 def _check_grids(pair: _Pair, mask: Grid, truth: Grid) -> None:

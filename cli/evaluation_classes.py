@@ -128,4 +128,6 @@ def _values(paths: Sequence[Path]) -> set[int]:
 
 
 def _listed(names: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} ({value})" for name, value in names.items())
+    shown = [f"{name} ({value})" for name, value in names.items()]
+    more = f" and {len(shown) - 10} more" if len(shown) > 10 else ""
+    return ", ".join(shown[:10]) + more

@@ -28,10 +28,25 @@ class Encoder(Protocol):
         """Return every output, (C, x, y, z) float32, of one window (1, X, Y, Z)."""
 
 
+def storage_axes(card: EncoderCard) -> Triple:
+    """Return the order in which the prepared axes are stored: the one along the patient's length last.
+
+    Features are finished and written in slabs along the last axis, so that a longer scan has more slabs,
+    not larger ones. For RAS nothing changes; an LIA encoder's features are stored as (L, A, I).
+    """
+    length = next(axis for axis, code in enumerate(card.preparation.orientation) if code in "IS")
+    x, y = (axis for axis in range(3) if axis != length)
+    return x, y, length
+
+
 def level_grid(prepared: Grid, card: EncoderCard, level: str) -> Grid:
-    """Return the grid of the features that are kept of one level: all that lie over the volume."""
+    """Return the grid of the features that are kept of one level: all that lie over the volume.
+
+    Its axes are in the order of `storage_axes`; the affine carries it.
+    """
     output = card.output(level)
-    return geometry.feature_grid(prepared, output.stride, output.offset)
+    grid = geometry.feature_grid(prepared, output.stride, output.offset)
+    return geometry.permute(grid, storage_axes(card))
 
 
 def encode(
@@ -41,7 +56,7 @@ def encode(
     sampler: HeadSampler | None = None,
     on_window: Callable[[], None] | None = None,
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Yield (level, slab) as slabs become final; slabs of one level come in order along Z.
+    """Yield (level, slab) as slabs become final; slabs of one level come in order along the last axis.
 
     Parameters
     ----------
@@ -60,12 +75,12 @@ def encode(
         Level name and features, shape (C, X, Y, z), float32, on `level_grid`.
     """
     card = encoder.card
-    plan = plan_windows(volume.grid.shape, card)
+    plan, axes = plan_windows(volume.grid.shape, card), storage_axes(card)
     stitchers = {
-        output.name: Stitcher(plan, output, level_grid(volume.grid, card, output.name).shape)
+        output.name: Stitcher(plan, output, level_grid(volume.grid, card, output.name).shape, axes)
         for output in card.outputs
     }
-    for layer, windows in enumerate(plan.layers()):
+    for layer, windows in enumerate(plan.layers(axes[2])):
         for window in windows:
             values = encoder(cut(volume.voxels, window.start, plan.size, card.preparation.pad_value))
             if sampler is not None:

@@ -93,6 +93,11 @@ def probe_model(path: Path) -> Probe:
             path=path,
         )
     window = (x, y, z)
+    # One voxel for a whole window is a pooled vector: nothing to lay over a scan.
+    pooled = [name for name, shape in found.items() if max(shape[2:]) == 1 < max(window)]
+    found = {name: shape for name, shape in found.items() if name not in pooled}
+    if not found:
+        raise _no_dense_output(path, [(o.name, o.shape) for o in info.outputs])
     stride = {name: _stride(path, name, window, shape[2:]) for name, shape in found.items()}
     multiple, rule = (1, 1, 1), dict.fromkeys(found, "ceil")
     if dynamic:
@@ -126,11 +131,15 @@ class _Runner:
 def _check_ranks(path: Path, info: ModelInfo) -> None:
     wrong = [(o.name, o.shape) for o in info.outputs if o.shape and len(o.shape) != 5]
     if len(wrong) == len(info.outputs):
-        raise EncoderError(
-            f"{path}: found the outputs {wrong}; expected a dense output of rank 5 (batch, channels, X, Y, Z): "
-            "export the encoder without pooling or flattening",
-            path=path,
-        )
+        raise _no_dense_output(path, wrong)
+
+
+def _no_dense_output(path: Path, found: list[tuple[str, tuple[int | str, ...]]]) -> EncoderError:
+    return EncoderError(
+        f"{path}: found the outputs {found}; expected a dense output of rank 5 (batch, channels, X, Y, Z): "
+        "export the encoder without pooling or flattening",
+        path=path,
+    )
 
 
 def _stride(path: Path, name: str, window: Triple, size: tuple[int, ...]) -> Triple:

@@ -159,6 +159,13 @@ def apply_reorientation(array: NDArray[Any], step: Reorientation) -> NDArray[Any
     return turned[tuple(slice(None, None, -1 if flip else 1) for flip in step.flips)]
 
 
+def permute(grid: Grid, axes: Triple) -> Grid:
+    """Return the same voxels with axis i taken from axis ``axes[i]``."""
+    affine = grid.affine.copy()
+    affine[:3, :3] = affine[:3, list(axes)]
+    return Grid((grid.shape[axes[0]], grid.shape[axes[1]], grid.shape[axes[2]]), affine)
+
+
 def crop(grid: Grid, start: Sequence[int], size: Sequence[int]) -> Grid:
     """Return the sub-grid of `size` voxels that begins at voxel `start`.
 

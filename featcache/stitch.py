@@ -13,7 +13,7 @@ from featcache.windows import Window, WindowPlan
 
 
 class Stitcher:
-    """Blends the windows of one level, layer by layer along Z.
+    """Blends the windows of one level, layer by layer along the last axis.
 
     Add every window of a layer, then take the slabs that `finish_layer` yields: no later window reaches
     them. The buffer holds one layer of windows: channels x X x Y x the depth of a window.
@@ -26,20 +26,23 @@ class Stitcher:
         The level.
     shape : tuple of 3 int
         Features to keep, the rest being padding.
+    axes : tuple of 3 int
+        Order in which the windows' axes are stored; `shape` and the slabs are in this order.
     """
 
-    def __init__(self, plan: WindowPlan, output: Output, shape: Triple) -> None:
-        self._shape = shape
-        self._spans = tuple(plan.spans(output, axis) for axis in range(3))
+    def __init__(self, plan: WindowPlan, output: Output, shape: Triple, axes: Triple = (0, 1, 2)) -> None:
+        self._shape, self._axes = shape, axes
+        self._spans = tuple(plan.spans(output, axis) for axis in axes)
         depth = max(span.stop - span.start for span in self._spans[2])
         self._buffer = np.zeros((output.channels, shape[0], shape[1], depth), np.float32)
         self._done = 0  # slices handed out; the buffer's first slice
 
     def add(self, window: Window, features: NDArray[np.float32]) -> None:
-        """Add one window's output, shape (C, x, y, z)."""
+        """Add one window's output, shape (C, x, y, z) in the windows' order."""
+        features = features.transpose(0, *(1 + axis for axis in self._axes))
         target, source, weights = [], [], []
-        for axis, (spans, i) in enumerate(zip(self._spans, window.index, strict=True)):
-            span = spans[i]
+        for axis, spans in enumerate(self._spans):
+            span = spans[window.index[self._axes[axis]]]
             keep = max(min(span.stop, self._shape[axis]) - span.start, 0)
             first = span.start - (self._done if axis == 2 else 0)
             target.append(slice(first, first + keep))

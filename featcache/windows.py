@@ -93,14 +93,14 @@ class WindowPlan:
         x, y, z = (len(axis.starts) for axis in self.axes)
         return x * y * z
 
-    def layers(self) -> Iterator[list[Window]]:
-        """Yield the windows of each layer along Z, from the first slice on."""
-        x, y, z = self.axes
-        for k, start_z in enumerate(z.starts):
+    def layers(self, axis: int = 2) -> Iterator[list[Window]]:
+        """Yield the windows of each layer along `axis`, from the first slice on."""
+        starts = [plan.starts for plan in self.axes]
+        for layer in range(len(starts[axis])):
+            steps = [[layer] if a == axis else range(len(starts[a])) for a in range(3)]
             yield [
-                Window((i, j, k), (start_x, start_y, start_z))
-                for i, start_x in enumerate(x.starts)
-                for j, start_y in enumerate(y.starts)
+                Window((i, j, k), (starts[0][i], starts[1][j], starts[2][k]))
+                for i, j, k in itertools.product(*steps)
             ]
 
     def spans(self, output: Output, axis: int) -> tuple[Span, ...]:

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from featcache import geometry
-from featcache.card import Blending, Crop, EncoderInput, Intensity, Preparation
-from featcache.encode import encode, level_grid
+from featcache.card import Blending, Crop, EncoderInput, Intensity, Output, Preparation
+from featcache.encode import encode, level_grid, storage_axes
 from featcache.extraction import ExtractOptions, extract
 from featcache.geometry import Grid
 from featcache.prepare import prepare
@@ -112,13 +113,13 @@ def coordinate(grid: Grid, axis: int) -> np.ndarray:
     return geometry.world(grid, index)[..., axis]
 
 
-def interior(grid: Grid, prepared: Grid, respaced: bool, stride, offset) -> tuple[slice, ...]:
+def interior(prepared: Grid, respaced: bool, output: Output, axes) -> tuple[slice, ...]:
     """Return the features that see neither padding nor the repeated border behind the last scan voxel."""
     box = []
-    for n, s, o, size in zip(prepared.shape, stride, offset, grid.shape, strict=True):
-        last = n - 1 - respaced
-        reach = s - 1 if o else 0
-        box.append(slice(min((last - reach) // s + 1, size)))
+    for axis in axes:
+        stride, reach = output.stride[axis], output.stride[axis] - 1 if output.offset[axis] else 0
+        last = prepared.shape[axis] - 1 - respaced
+        box.append(slice((last - reach) // stride + 1))
     return tuple(box)
 
 
@@ -126,7 +127,7 @@ def assert_positions(found: np.ndarray, prepared: Grid, card, level: str, axis: 
     output = card.output(level)
     grid = level_grid(prepared, card, level)
     assert found.shape == (1, *grid.shape)
-    box = interior(grid, prepared, respaced, output.stride, output.offset)
+    box = interior(prepared, respaced, output, storage_axes(card))
     error = np.abs(found[0].astype(np.float64) - coordinate(grid, axis))[box]
     assert error.size, f"{level}: nothing left to compare"
     assert error.max() < TOLERANCE, f"{level}, world axis {axis}: off by {error.max():.3f} mm"
@@ -188,6 +189,46 @@ def test_positions_survive_files_and_the_store(codes, setting, fakes, tmp_path):
             assert level.grid == level_grid(case.info.prepared, card, output.name)
             found = level.read((0, 0, 0), level.grid.shape)
             assert_positions(found, case.info.prepared, card, output.name, axis, setting.target is not None)
+
+
+@pytest.mark.parametrize("codes", ORIENTATIONS)
+def test_the_last_stored_axis_runs_along_the_body(codes, fakes):
+    """Slabs are written along it, so that a longer scan has more slabs and not larger ones."""
+    output = Output("l1", 1, (4, 2, 1), (1.5, 0.5, 0))
+    card = fakes.make_card([output], preparation=Preparation(codes, None, Intensity("none")))
+    prepared = geometry.reorient(scan_grid("PLI", SETTINGS[2]), codes)[0]
+    grid = level_grid(prepared, card, "l1")
+    stored = geometry.axis_codes(grid)
+    assert stored[2] in "IS"
+    assert sorted(stored) == sorted(codes)
+    # The same features at the same places, in another order.
+    plain = geometry.feature_grid(prepared, output.stride, output.offset)
+    step = geometry.axis_map(plain, grid)
+    assert step.axes == storage_axes(card)
+    np.testing.assert_allclose((*step.scale, *step.offset), (1, 1, 1, 0, 0, 0), atol=1e-9)
+    assert grid.shape == tuple(plain.shape[a] for a in step.axes)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (5, 2), (3, 4), (7, 4)])
+def test_padded_odd_kernels_have_offset_0(kernel, stride, fakes, tmp_path):
+    """A symmetric kernel averages around voxel s * i, whatever its size."""
+    pads = {"kernel_shape": [kernel] * 3, "strides": [stride] * 3, "pads": [kernel // 2] * 6}
+    node = helper.make_node("Conv", ["image", "w"], ["features"], **pads)
+    weights = {"w": np.full((1, 1, kernel, kernel, kernel), kernel**-3, np.float32)}
+    fakes.save_model(tmp_path / "fm.onnx", [node], {"features": 1}, weights)
+    output = Output("features", 1, (stride,) * 3, (0, 0, 0))
+    card = fakes.make_card([output], input=EncoderInput("image", (48, 48, 48), True))
+    runtime = OnnxEncoder(tmp_path / "fm.onnx", card, "cpu", 1)
+    grid = scan_grid("LIP", SETTINGS[1])
+    scan = Scan(coordinate(grid, 1).astype(np.float32), grid, 1, 0, unit="a.u.", case="a", path=Path("a.nii"))
+    volume = prepare(scan, card.preparation)
+    ((_, found),) = encode(volume, runtime)
+    features = level_grid(volume.grid, card, "features")
+    edge = -(-(kernel // 2) // stride)
+    inner = tuple(slice(edge, (n - 1 - kernel // 2) // stride + 1) for n in volume.grid.shape)
+    error = np.abs(found[0] - coordinate(features, 1))[inner]
+    assert min(error.shape) > 0
+    assert error.max() < TOLERANCE
 
 
 def test_the_test_notices_a_wrong_offset(encoder):

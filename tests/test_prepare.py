@@ -69,8 +69,8 @@ def test_values_as_they_are_and_the_scan_is_not_changed():
     volume.voxels[...] = 0
     np.testing.assert_array_equal(voxels, before)
     for kind in ("window", "zscore", "percentile"):
-        prepare(scan_of(voxels.astype(np.float32)), plain(kind, 1, 9))
-        prepare(scan_of(voxels), plain(kind, 1, 9, orientation="LIA", spacing=(2, 2, 2)))
+        prepare(scan_of(voxels.astype(np.float32)), plain(kind, 1, 99))
+        prepare(scan_of(voxels), plain(kind, 1, 99, orientation="LIA", spacing=(2, 2, 2)))
     np.testing.assert_array_equal(voxels, before)
 
 

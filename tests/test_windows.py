@@ -65,6 +65,10 @@ def test_windows_cover_the_volume_and_weights_sum_to_one(fakes, data):
     layers = list(plan.layers())
     assert sum(map(len, layers)) == plan.count
     assert [layer[0].start[2] for layer in layers] == list(plan.axes[2].starts)
+    for axis in range(3):
+        layers = list(plan.layers(axis))
+        assert [{w.start[axis] for w in layer} for layer in layers] == [{s} for s in plan.axes[axis].starts]
+        assert len({w.index for layer in layers for w in layer}) == plan.count
 
 
 @settings(max_examples=200, deadline=None)

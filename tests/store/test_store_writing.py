@@ -170,7 +170,8 @@ def test_head_is_kept_when_a_store_is_opened_again(tmp_path: Path, toy: Any) -> 
             writer.set_head({"r2": float("nan")})
     with StoreWriter.open(tmp_path / "f", toy.root) as writer:
         assert writer.root.head == {"r2": 0.9995, "weights": [[1.0, 2.5]]}
-    assert FeatureStore.open(tmp_path / "f").describe()["head"] == {"r2": 0.9995}
+    described = FeatureStore.open(tmp_path / "f").describe()["head"]
+    assert described == {"level": None, "classes": None, "r2": 0.9995}
     assert verify(tmp_path / "f").findings == []
 
 

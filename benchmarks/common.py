@@ -1,0 +1,64 @@
+"""What the benchmarks share: real encoders with their cards, versions and hardware, result files."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from featcache.card import parse_card
+from featcache.encoder_tools import attach
+
+HERE = Path(__file__).resolve().parent
+SHARED = HERE.parents[1] / "shared" / "data"
+RESULTS = HERE / "results"
+
+
+def shared_data() -> Path:
+    """Return the folder of real scans and encoders; leave with a sentence where it is absent."""
+    if not SHARED.is_dir():
+        sys.exit(f"{SHARED} is absent: this benchmark needs its real scans and encoders")
+    return SHARED
+
+
+def encoder(name: str, work: Path) -> Path:
+    """Return a copy, in `work`, of a shared encoder with its card from benchmarks/cards attached."""
+    work.mkdir(parents=True, exist_ok=True)
+    model = work / f"{name}.onnx"
+    if not model.exists():
+        part = model.with_suffix(".part.onnx")
+        shutil.copy(shared_data() / "models" / f"{name}.onnx", part)
+        card = HERE / "cards" / f"{name}.card.json"
+        attach(part, parse_card(card.read_text("utf-8"), str(card)))
+        part.rename(model)
+    return model
+
+
+def environment() -> dict[str, Any]:
+    """Return versions and hardware for a result file."""
+    names = ("featcache", "numpy", "onnxruntime-gpu", "scikit-learn", "torch", "zarr")
+    model = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
+    return {
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in names},
+        "cpu": model[0] if model else platform.processor(),
+        "cores": os.cpu_count(),
+    }
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def write_result(name: str, document: dict[str, Any]) -> Path:
+    """Write ``results/<name>.json`` with versions and hardware."""
+    path = RESULTS / f"{name}.json"
+    text = json.dumps({**document, "environment": environment()}, indent=1, allow_nan=False)
+    path.write_text(text + "\n", "utf-8")
+    return path
