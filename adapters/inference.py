@@ -15,7 +15,7 @@ from adapters.features import FeatureVolume, check_levels
 from adapters.interpolate import interpolate, source_positions
 from adapters.model import Adapter
 from adapters.training import bfloat16_if_fast
-from featcache.geometry import Grid, Triple, axis_map
+from featcache.geometry import Box, Grid, Triple, axis_map
 from featcache.store import Case
 
 _TILE = 64  # feature voxels of a tile along X and Y, and of a slab along Z
@@ -69,31 +69,17 @@ def segment(adapter: Adapter, case: Case, *, device: str = "cpu") -> Segmentatio
     adapter.to(device).eval()
     kind = np.uint8 if len(adapter.task.classes) < 256 else np.uint16
     values = np.zeros(native.shape, kind)
-    decider = _Decider(adapter, volume, native, _inside(case.info.prepared, native))
+    decider = _Decider(adapter, volume, native, case.info.foreground)
     for box, labels in decider.slabs():
         values[box] = labels
     adapter.to("cpu")
     return Segmentation(values, native, case.info.codes, adapter.task.values)
 
 
-def _inside(prepared: Grid, native: Grid) -> list[tuple[int, int]]:
-    """Return, per native axis, the first voxel and one past the last that the prepared volume covers."""
-    step = axis_map(native, prepared)
-    found = [(0, 0)] * 3
-    for t, source in enumerate(step.axes):
-        ends = [step.scale[t] * e + step.offset[t] for e in (0, prepared.shape[t] - 1)]
-        # The last prepared voxel may lie beyond the crop by less than one voxel of it: round to the nearest.
-        low, high = round(min(ends)), round(max(ends))
-        found[source] = (max(low, 0), min(high + 1, native.shape[source]))
-    return found
-
-
 class _Decider:
     """Yields decided slabs of the scan's grid, along the native axis that the features' Z follows."""
 
-    def __init__(
-        self, adapter: Adapter, volume: FeatureVolume, native: Grid, inside: Sequence[tuple[int, int]]
-    ) -> None:
+    def __init__(self, adapter: Adapter, volume: FeatureVolume, native: Grid, inside: Box) -> None:
         self._adapter, self._volume, self._inside = adapter, volume, inside
         self._step = axis_map(volume.grid, native)
         # _step.axes[t] is the feature axis of native axis t; this is the native axis of feature axis Z.
@@ -102,10 +88,7 @@ class _Decider:
 
     def slabs(self) -> Iterator[tuple[tuple[slice, ...], NDArray[Any]]]:
         start, stop = self._inside[self._long]
-        edges = list(range(start, stop, _SLAB))
-        if self._step.scale[self._long] < 0:
-            edges.reverse()  # so that feature slabs are visited in their order
-        for first in edges:
+        for first in range(start, stop, _SLAB):
             bounds = list(self._inside)
             bounds[self._long] = (first, min(first + _SLAB, stop))
             low = [a for a, _ in bounds]

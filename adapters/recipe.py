@@ -89,7 +89,7 @@ def fast_recipe(shots: int, *, linear: bool) -> Recipe:
     return Recipe(
         name="fast",
         steps=200 if linear else 400,
-        learning_rate=1e-2 if linear else 2e-3,
+        learning_rate=1e-2 if linear else 5e-4,
         warm_up=20 if linear else 40,
         patch=96,
         largest_patch=32,

@@ -175,27 +175,36 @@ class Batch:
 
 
 class VoxelBatches:
-    """One case's sampled voxels a step, as a volume of shape (n, 1, 1): for adapters that look at one voxel."""
+    """Sampled voxels of one case a step, as a volume of shape (n, 1, 1): for adapters that look at one voxel.
 
-    def __init__(self, sample: VoxelSample, random: np.random.Generator) -> None:
-        self._random = random
-        classes = sample.annotated.shape[1] + 1
-        self._batches = []
-        for number in range(len(sample.annotated)):
-            mine = sample.cases == number
-            target = torch.nn.functional.one_hot(sample.values[mine], classes).float()
-            self._batches.append(
-                Batch(
-                    sample.features[mine].T[None, :, :, None, None].contiguous(),
-                    target.T[None, :, :, None, None].contiguous(),
-                    sample.weights[mine][None, None, :, None, None],
-                    sample.annotated[number : number + 1],
-                )
-            )
+    Parameters
+    ----------
+    sample : VoxelSample
+    count : int
+        Voxels a step at most.
+    random : numpy Generator
+    """
+
+    def __init__(self, sample: VoxelSample, count: int, random: np.random.Generator) -> None:
+        self._sample, self._count, self._random = sample, count, random
+        cases = range(len(sample.annotated))
+        self._members = [torch.nonzero(sample.cases == number).flatten() for number in cases]
 
     def draw(self) -> Batch:
-        """Return the batch of one step: one case, as in FSEFT."""
-        return self._batches[int(self._random.integers(len(self._batches)))]
+        """Return the batch of one step: voxels of one case, as in FSEFT."""
+        sample, case = self._sample, int(self._random.integers(len(self._members)))
+        members = self._members[case]
+        drawn = torch.from_numpy(self._random.permutation(len(members))[: self._count])
+        chosen = members[drawn]
+        classes = sample.annotated.shape[1] + 1
+        target = torch.nn.functional.one_hot(sample.values[chosen], classes).float()
+        weight = sample.weights[chosen] * (len(members) / len(chosen))
+        return Batch(
+            sample.features[chosen].T[None, :, :, None, None],
+            target.T[None, :, :, None, None],
+            weight[None, None, :, None, None],
+            sample.annotated[case : case + 1],
+        )
 
 
 class PatchBatches:
@@ -228,7 +237,10 @@ class PatchBatches:
         random: np.random.Generator,
         memory: int,
     ) -> None:
-        self._support, self._maps, self._size, self._count = support, maps, size, count
+        # No larger than the largest scan: what is padded costs as much as what is seen.
+        largest = np.max([item.features.grid.shape for item in support], axis=0)
+        self._size = np.minimum(size, largest)
+        self._support, self._maps, self._count = support, maps, count
         self._one_case, self._random = one_case, random
         self._places = [_places(item.labels.hard()) for item in support]
         self._kept: dict[int, torch.Tensor] = {}

@@ -41,7 +41,7 @@ class FewShotSegmenter:
     support : sequence of str, optional
         Support cases by id.
     classes : str, optional
-        Such as "liver,kidney=2+3"; every annotated class if not given.
+        Such as "liver,kidney=2+3"; every annotated class that the support cases show if not given.
     levels : sequence of str, optional
         Levels to read; the card's defaults if not given.
     recipe : {"fast", "paper"}
@@ -107,12 +107,18 @@ class FewShotSegmenter:
         for case in cases:
             labels = store.case(case).labels(LABELS)
             assert labels is not None
-            names |= {n: v for n, v in labels.classes.items() if n in labels.annotated}
+            shown = set(np.unique(labels.read()).tolist())
+            names |= {n: v for n, v in labels.classes.items() if n in labels.annotated and v in shown}
         if not cases and head is not None:
             first = 0 if head.multilabel else 1
             return Task(tuple(TaskClass(n, (n,)) for n in head.classes[first:]))
         if not cases:
             return task_of_all(["?"])  # the method says what is missing
+        if not names:
+            raise TaskError(
+                f"none of the support cases {_few(cases)} shows any class; expected labelled voxels. Choose "
+                "others with --support"
+            )
         return task_of_all(sorted(names, key=lambda n: (names[n], n)))
 
     def _info(self, store: FeatureStore, cases: Sequence[str], fitted: Fitted, seconds: float) -> AdapterInfo:

@@ -52,7 +52,7 @@ def train(
         str, typer.Option(help="zero-shot, logistic, linear, pointwise or spatial.")
     ] = "spatial",
     classes: Annotated[
-        str | None, typer.Option(help="Such as liver,kidney=2+3; all annotated classes by default.")
+        str | None, typer.Option(help="Such as liver,kidney=2+3; all that the support shows by default.")
     ] = None,
     support: Annotated[
         str | None, typer.Option(help="Cases to train on, a,b,c, in place of --shots.")

@@ -387,7 +387,7 @@ class _Job:
         self._emit(Event("windows", source.case, "", *position, count))
         unfitted = self._writer.root.head is None and self._card.head is not None
         sampler = HeadSampler(self._card, count) if unfitted else None
-        info = CaseInfo(native, codes, volume.grid, self._card.unit, list(volume.steps))
+        info = CaseInfo(native, codes, volume.grid, self._card.unit, volume.foreground, list(volume.steps))
         with self._writer.new_case(source.case, info) as case:
             levels = {}
             for output in self._card.outputs:

@@ -20,6 +20,8 @@ from featcache.errors import GeometryError
 Triple = tuple[int, int, int]
 FloatTriple = tuple[float, float, float]
 SizeRule = Literal["ceil", "floor"]
+Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+"""First voxel and one past the last, along each axis of a grid."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +77,12 @@ class Grid:
             raise GeometryError(
                 f"a grid needs 'shape' (3 int) and 'affine' (4x4), found {document!r}"
             ) from error
+
+
+def whole(grid: Grid) -> Box:
+    """Return the box of all voxels."""
+    x, y, z = grid.shape
+    return (0, x), (0, y), (0, z)
 
 
 def spacing(grid: Grid) -> FloatTriple:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from featcache import geometry
 from featcache.card import Crop, Intensity, Preparation
 from featcache.errors import ScanReadError
-from featcache.geometry import FloatTriple, Grid
+from featcache.geometry import Box, FloatTriple, Grid, Reorientation
 from featcache.scans import Scan
 
 
@@ -25,12 +25,15 @@ class PreparedVolume:
         Network input values.
     grid : Grid
         Where these voxels lie.
+    foreground : three pairs of int
+        First voxel and one past the last that was kept, along each axis of the scan's own grid.
     steps : tuple of str
         What was done, in words with figures, for people.
     """
 
     voxels: NDArray[np.float32]
     grid: Grid
+    foreground: Box
     steps: tuple[str, ...]
 
 
@@ -58,8 +61,11 @@ def prepare(scan: Scan, preparation: Preparation, spacing: FloatTriple | None = 
     grid, turn = geometry.reorient(scan.grid, preparation.orientation)
     voxels = geometry.apply_reorientation(scan.voxels, turn)
     steps = [f"orientation {geometry.axis_codes(scan.grid)} to {preparation.orientation}"]
+    box = [slice(0, n) for n in grid.shape]
     if preparation.crop is not None:
-        voxels, grid = _crop(scan, voxels, grid, preparation.crop)
+        box = _foreground(scan, voxels, grid, preparation.crop)
+        voxels = voxels[tuple(box)]
+        grid = geometry.crop(grid, [b.start for b in box], voxels.shape)
         steps.append(f"cropped to {grid.shape} voxels above {preparation.crop.above:g} {scan.unit}")
     target = spacing or preparation.spacing
     fine = grid if target is None else geometry.respace(grid, target)
@@ -68,7 +74,7 @@ def prepare(scan: Scan, preparation: Preparation, spacing: FloatTriple | None = 
         steps.append(f"resampled to {_text(geometry.spacing(fine))} mm, {fine.shape} voxels")
     steps.append(source)
     _scale(output, preparation.intensity, low, scale)
-    return PreparedVolume(output[None], fine, tuple(steps))
+    return PreparedVolume(output[None], fine, _on_scan(box, turn, scan.grid), tuple(steps))
 
 
 def check_hounsfield(scan: Scan) -> None:
@@ -122,7 +128,16 @@ def _constant(scan: Scan, found: str) -> ScanReadError:
     )
 
 
-def _crop(scan: Scan, voxels: NDArray[Any], grid: Grid, crop: Crop) -> tuple[NDArray[Any], Grid]:
+def _on_scan(box: list[slice], turn: Reorientation, grid: Grid) -> Box:
+    """Return a box of oriented voxels along the scan's own axes."""
+    pairs = [(0, 0)] * 3
+    for part, axis, flip in zip(box, turn.axes, turn.flips, strict=True):
+        n = grid.shape[axis]
+        pairs[axis] = (n - part.stop, n - part.start) if flip else (part.start, part.stop)
+    return pairs[0], pairs[1], pairs[2]
+
+
+def _foreground(scan: Scan, voxels: NDArray[Any], grid: Grid, crop: Crop) -> list[slice]:
     inside = voxels > crop.above
     box = []
     for axis, step in enumerate(geometry.spacing(grid)):
@@ -137,9 +152,9 @@ def _crop(scan: Scan, voxels: NDArray[Any], grid: Grid, crop: Crop) -> tuple[NDA
                 case=scan.case,
             )
         margin = int(np.ceil(crop.margin / step))
-        box.append(slice(max(int(hit[0]) - margin, 0), int(hit[-1]) + 1 + margin))
-    cropped = voxels[tuple(box)]
-    return cropped, geometry.crop(grid, [b.start for b in box], cropped.shape)
+        stop = min(int(hit[-1]) + 1 + margin, grid.shape[axis])
+        box.append(slice(max(int(hit[0]) - margin, 0), stop))
+    return box
 
 
 def _resample(voxels: NDArray[Any], grid: Grid, fine: Grid) -> NDArray[np.float32]:

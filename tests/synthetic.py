@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from featcache import geometry
 from featcache.card import EncoderCard
 from featcache.encode import level_grid
-from featcache.geometry import Grid, Triple
+from featcache.geometry import Grid, Triple, whole
 from featcache.head import LinearHead
 from featcache.store import CaseInfo, FeatureStore, RootDocument, StoreWriter, files
 
@@ -149,7 +149,7 @@ def make_store(
         for number, case in enumerate(cases):
             labels = box_labels(number, [CLASSES[name] for name in names])
             turned = geometry.apply_reorientation(labels, turn)
-            with writer.new_case(case, CaseInfo(NATIVE, (1, 0), prepared, card.unit)) as new:
+            with writer.new_case(case, CaseInfo(NATIVE, (1, 0), prepared, card.unit, whole(NATIVE))) as new:
                 for output in card.outputs:
                     values = features_of(turned, card, prepared, output.name, number=number, seed=seed)
                     grid = level_grid(prepared, card, output.name)

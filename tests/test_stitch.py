@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from featcache.card import Blending, EncoderInput, Intensity, Output, Preparation
 from featcache.encode import count_windows, cut, encode, level_grid, storage_axes
-from featcache.geometry import Grid
+from featcache.geometry import Grid, whole
 from featcache.prepare import PreparedVolume
 from featcache.runtime.onnxruntime import OnnxEncoder
 from featcache.windows import plan_windows
@@ -42,7 +42,8 @@ class Moody:
 
 
 def volume_of(voxels):
-    return PreparedVolume(voxels[None].astype(np.float32), Grid(voxels.shape, np.eye(4)), ())
+    grid = Grid(voxels.shape, np.eye(4))
+    return PreparedVolume(voxels[None].astype(np.float32), grid, whole(grid), ())
 
 
 def stitched(volume, encoder):

@@ -9,6 +9,8 @@ from adapters.methods.standard import standardised
 from adapters.model import Adapter
 from adapters.sampling import VoxelBatches
 
+_VOXELS = 16_000  # voxels a step
+
 
 def fit(context: FitContext) -> Fitted:
     """Return the head, started from the encoder's own or the logistic solution.
@@ -22,7 +24,8 @@ def fit(context: FitContext) -> Fitted:
         return context.train(adapter, context.patches(adapter, recipe), recipe)
     sample, head, restore = standardised(context.sample, context.start)
     adapter = Adapter(context.task, head, context.channels)
-    fitted = context.train(adapter, VoxelBatches(sample, np.random.default_rng(context.seed + 1)), recipe)
+    batches = VoxelBatches(sample, _VOXELS, np.random.default_rng(context.seed + 1))
+    fitted = context.train(adapter, batches, recipe)
     restore(adapter)
     return fitted
 

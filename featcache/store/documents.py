@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from featcache.errors import CorruptStore, GeometryError, StoreError
-from featcache.geometry import Grid
+from featcache.geometry import Box, Grid
 from featcache.store.layout import FORMAT_VERSION
 from featcache.store.manifest import Manifest
 
@@ -65,6 +65,8 @@ class CaseInfo:
         The grid that the encoder saw.
     unit : str
         Of the scan's voxels, ``"HU"`` or ``"a.u."``.
+    foreground : three pairs of int
+        First voxel and one past the last that was prepared, along each axis of the native grid.
     steps : list
         The preparation steps that were applied, JSON.
     """
@@ -73,6 +75,7 @@ class CaseInfo:
     codes: Codes
     prepared: Grid
     unit: str
+    foreground: Box
     steps: list[Any] = field(default_factory=list)
 
 
@@ -115,6 +118,7 @@ class CaseDocument:
             native=_native(self.info.native, self.info.codes),
             prepared=self.info.prepared.to_json(),
             unit=self.info.unit,
+            foreground=[list(pair) for pair in self.info.foreground],
             steps=list(self.info.steps),
             levels={name: level.to_json() for name, level in self.levels.items()},
             manifest=self.manifest,
@@ -126,7 +130,8 @@ class CaseDocument:
         with _parsing(slot, "case", path):
             native, codes = _parse_native(slot["native"])
             prepared = Grid.from_json(slot["prepared"])
-            info = CaseInfo(native, codes, prepared, str(slot["unit"]), list(slot["steps"]))
+            foreground = _parse_box(slot["foreground"], native)
+            info = CaseInfo(native, codes, prepared, str(slot["unit"]), foreground, list(slot["steps"]))
             levels = {name: LevelInfo.from_json(entry) for name, entry in slot["levels"].items()}
             return cls(info, levels, _parse_manifest(slot["manifest"]), slot["sha256"])
 
@@ -187,6 +192,14 @@ class LabelDocument:
             manifest = _parse_manifest(slot["manifest"])
             annotated = tuple(slot["annotated"])
             return cls(grid, codes, dict(slot["classes"]), annotated, slot["group"], manifest, slot["sha256"])
+
+
+def _parse_box(pairs: Any, native: Grid) -> Box:
+    x, y, z = ((int(start), int(stop)) for start, stop in pairs)
+    for (start, stop), size in zip((x, y, z), native.shape, strict=True):
+        if not 0 <= start < stop <= size:
+            raise ValueError(f"foreground {pairs} in a scan of {native.shape} voxels")
+    return x, y, z
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from adapters.task import Task, parse_classes
 from featcache import geometry
 from featcache.card import Blending, Crop, Intensity, Output, Preparation
 from featcache.encode import encode, level_grid
-from featcache.geometry import Grid, world
+from featcache.geometry import Grid, whole, world
 from featcache.prepare import prepare
 from featcache.runtime.onnxruntime import OnnxEncoder
 from featcache.scans import Scan
@@ -106,7 +106,7 @@ def test_segment_equals_the_whole_volume_at_once(
 
 
 @pytest.mark.parametrize("codes", ["RAS", "LPI", "SRP", "AIL"])
-@pytest.mark.parametrize("target", [None, 1.6])
+@pytest.mark.parametrize("target", [None, 1.6, 6.0])
 def test_outside_the_crop_is_background(
     synthetic: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, codes: str, target: float | None
 ) -> None:
@@ -118,9 +118,9 @@ def test_outside_the_crop_is_background(
     voxels[box] = 1
     scan = Scan(voxels, native, 1, 0, unit="a.u.", case="a", path="a.nii")  # type: ignore[arg-type]
     spacing = None if target is None else (target / 2,) * 3
-    prepared = prepare(scan, Preparation("RAS", spacing, Intensity("none"), Crop(0.5))).grid
-    grid = geometry.feature_grid(prepared, (2, 2, 2), (0.5, 0.5, 0.5))
-    info = CaseInfo(native, (1, 0), prepared, "a.u.")
+    prepared = prepare(scan, Preparation("RAS", spacing, Intensity("none"), Crop(0.5)))
+    grid = geometry.feature_grid(prepared.grid, (2, 2, 2), (0.5, 0.5, 0.5))
+    info = CaseInfo(native, (1, 0), prepared.grid, "a.u.", prepared.foreground)
     case = synthetic.MemoryCase({"f": (grid, np.ones((1, *grid.shape), np.float32))}, info)
     adapter = Adapter(ONE, HeadRows(torch.ones(1, 1), torch.zeros(1), (1,)), {"f": 1})
     expected = np.zeros(native.shape, np.uint8)
@@ -145,7 +145,7 @@ def test_cached_equals_live(
     live_levels = {
         name: (level_grid(volume.grid, card, name), np.concatenate(slabs, 3)) for name, slabs in parts.items()
     }
-    info = CaseInfo(native, (1, 0), volume.grid, "a.u.")
+    info = CaseInfo(native, (1, 0), volume.grid, "a.u.", volume.foreground)
     live = synthetic.MemoryCase(live_levels, info)
     adapter = make_adapter(TWO, {o.name: o.channels for o in card.outputs}, kernel)
     logits = {"live": _tile(adapter, live)}
@@ -184,12 +184,21 @@ def test_huge_logits_are_decided_rightly(synthetic: SimpleNamespace) -> None:
     native = Grid((6, 6, 6), np.eye(4))
     grid = geometry.feature_grid(native, (2, 2, 2), (0.5, 0.5, 0.5))
     values = np.where(np.arange(3)[:, None, None] > 0, 3e5, -3e5) * np.ones((1, *grid.shape))
-    info = CaseInfo(native, (1, 0), native, "a.u.")
+    info = CaseInfo(native, (1, 0), native, "a.u.", whole(native))
     case = synthetic.MemoryCase({"f": (grid, values.astype(np.float32))}, info)
     rows = HeadRows(torch.tensor([[0.0], [1.0], [-1.0]]), torch.zeros(3), (0, 1, 2))
     found = segment(Adapter(TWO, rows, {"f": 1}), case).values
     assert (found[:2] == 2).all()
     assert (found[3:] == 1).all()
+
+
+def test_what_all_logits_share_decides_nothing(case: Any) -> None:
+    """Far from zero float16 is coarse: 16 apart at 30 000."""
+    plain, far = make_adapter(TWO, CHANNELS, None), make_adapter(TWO, CHANNELS, None)
+    assert far.head.bias is not None
+    with torch.no_grad():
+        far.head.bias += 30_000
+    assert (segment(plain, case).values != segment(far, case).values).mean() < 2e-3
 
 
 def test_output_of_a_wide_stride(synthetic: SimpleNamespace, fakes: Any, tmp_path: Any) -> None:
@@ -199,3 +208,25 @@ def test_output_of_a_wide_stride(synthetic: SimpleNamespace, fakes: Any, tmp_pat
     store = synthetic.make_store(tmp_path / "features.zarr", card, cases=("a",))
     found = segment(make_adapter(TWO, {"deep": 4}, 3), store.case("a"))
     assert found.values.shape == synthetic.NATIVE.shape
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPI", "IRP", "SLA"])
+def test_each_tile_is_computed_once(
+    synthetic: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, codes: str
+) -> None:
+    """Whichever way the scan lies, features are read once and few slabs are kept."""
+    monkeypatch.setattr(inference, "_TILE", 4)
+    monkeypatch.setattr(inference, "_SLAB", 3)
+    native, _ = geometry.reorient(Grid((14, 13, 17), np.eye(4)), codes)
+    grid = geometry.feature_grid(geometry.reorient(native, "RAS")[0], (1, 1, 1), (0, 0, 0))
+    values = np.random.default_rng(0).normal(size=(2, *grid.shape)).astype(np.float32)
+    case = synthetic.MemoryCase({"f": (grid, values)}, CaseInfo(native, (1, 0), grid, "a.u.", whole(native)))
+    seen: list[Any] = []
+
+    def spy(adapter: Adapter, volume: FeatureVolume, start: Any, stop: Any) -> torch.Tensor:
+        seen.append(start)
+        return tile_logits(adapter, volume, start, stop)
+
+    monkeypatch.setattr(inference, "tile_logits", spy)
+    segment(make_adapter(TWO, {"f": 2}, None), case)
+    assert len(seen) == len(set(seen)) == np.prod([-(-n // 4) for n in grid.shape])

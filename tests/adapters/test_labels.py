@@ -99,7 +99,7 @@ def test_hard_labels_are_the_nearest_voxels(synthetic: SimpleNamespace, codes: s
 
 def test_a_case_without_labels_or_class_is_named(synthetic: SimpleNamespace) -> None:
     grid = Grid((3, 3, 3), np.eye(4))
-    with pytest.raises(TaskError, match="case memory has no labels.*featcache label"):
+    with pytest.raises(TaskError, match=r"case memory has no labels.*featcache label"):
         CaseLabels(synthetic.MemoryCase(), TASK, grid)
     with pytest.raises(TaskError, match="case memory: unknown class 'lung'"):
         CaseLabels(_case(synthetic, grid, np.zeros((3, 3, 3), np.uint8)), parse_classes("lung"), grid)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from adapters.methods import FitContext
 from adapters.model import Adapter, HeadRows
 from adapters.sampling import PatchBatches, Support, VoxelBatches, read_whole, sample_voxels
 from adapters.task import parse_classes
+from featcache.geometry import Grid
 from featcache.store import FeatureStore
 
 TASK = parse_classes("liver,spleen")
@@ -60,13 +63,22 @@ def test_voxels_carry_their_features_labels_and_weights(
 
 def test_voxel_batches_hold_one_case_a_step(support: list[Support]) -> None:
     sample = sample_voxels(support, np.random.default_rng(0))
-    batches = VoxelBatches(sample, np.random.default_rng(1))
+    batches = VoxelBatches(sample, 10**6, np.random.default_rng(1))
     sizes = {int((sample.cases == number).sum()) for number in range(2)}
     drawn = [batches.draw() for _ in range(12)]
     assert {b.inputs.shape[2] for b in drawn} == sizes
     for batch in drawn:
         assert batch.inputs.shape[:2] == (1, 14)
         assert torch.equal(batch.target.sum(1), torch.ones_like(batch.weight[:, 0]))
+
+
+def test_few_voxels_a_step_stand_for_the_whole_case(support: list[Support]) -> None:
+    sample = sample_voxels(support, np.random.default_rng(0))
+    batches = VoxelBatches(sample, 40, np.random.default_rng(1))
+    drawn = [batches.draw() for _ in range(300)]
+    assert {b.inputs.shape[2] for b in drawn} == {40}
+    voxels = float(np.prod(support[0].labels.shape))
+    assert np.mean([float(b.weight.sum()) for b in drawn]) == pytest.approx(voxels, rel=0.1)
 
 
 def _batches(support: list[Support], maps: Any, memory: int, seed: int = 0, **changes: Any) -> PatchBatches:
@@ -99,14 +111,30 @@ def test_patches_are_places_of_the_case(support: list[Support]) -> None:
             assert torch.equal(target, soft[:, x, y, z])
 
 
-def test_a_scan_smaller_than_a_patch_is_padded_with_no_weight(support: list[Support]) -> None:
+def test_a_scan_smaller_than_a_patch_is_padded_with_no_weight(
+    support: list[Support], synthetic: SimpleNamespace
+) -> None:
+    grid = Grid((22, 13, 17), np.eye(4))
+    levels = {
+        n: (grid, np.ones((c, *grid.shape), np.float32)) for n, c in support[0].features.channels.items()
+    }
+    labels = synthetic.MemoryLabels(grid, np.ones(grid.shape, np.uint8), synthetic.CLASSES)
+    larger = Support.of(synthetic.MemoryCase(levels, labels=labels), TASK, NAMES)
+    batches = _batches([support[0], larger], [], 0, size=(40, 40, 4), one_case=False, count=8)
+    batch = batches.draw()
     shape = support[0].features.grid.shape
-    size = (shape[0] + 3, shape[1], 4)
-    batch = _batches(support, [], 0, size=size).draw()
-    assert batch.inputs.shape == (3, 14, *size)
-    assert batch.weight[:, :, : shape[0]].min() == 1
-    assert batch.weight[:, :, shape[0] :].max() == 0
-    assert batch.inputs[:, :, shape[0] :].abs().max() == 0
+    assert batch.inputs.shape == (8, 14, 22, max(shape[1], 13), 4), "no larger than the largest scan"
+    small = batch.weight[:, 0, -1, 0, 0] == 0
+    assert 0 < int(small.sum()) < 8
+    seen, beyond = (
+        (slice(None), slice(None), slice(shape[0])),
+        (slice(None), slice(None), slice(shape[0], None)),
+    )
+    assert batch.weight[small][seen].min() == 1
+    assert batch.weight[small][beyond].max() == 0
+    assert batch.inputs[small][beyond].abs().max() == 0
+    assert batch.weight[~small][:, :, :, :13].min() == 1
+    assert batch.weight[~small][:, :, :, 13:].max() == 0
 
 
 def test_half_of_the_patches_look_at_structures(support: list[Support]) -> None:
@@ -125,5 +153,9 @@ def test_patch_sizes_follow_the_stride(support: list[Support]) -> None:
     channels = support[0].features.channels
     adapter = Adapter(TASK, HeadRows(torch.zeros(3, 14), torch.zeros(3), (0, 1, 2)), channels)
     context = FitContext(TASK, support[:1], channels, (4, 4, 2), None, "paper")
-    batch = context.patches(adapter, context.recipe(linear=True)).draw()
-    assert batch.inputs.shape == (6, 14, 24, 24, 48)
+    recipe = context.recipe(linear=True)
+    assert recipe.patch == 96
+    batch = context.patches(adapter, dataclasses.replace(recipe, patch=24)).draw()
+    assert batch.inputs.shape == (6, 14, 6, 6, 12)
+    batch = context.patches(adapter, dataclasses.replace(recipe, patch=24, largest_patch=5)).draw()
+    assert batch.inputs.shape == (6, 14, 5, 5, 5)

@@ -14,7 +14,7 @@ import torch
 from adapters import FewShotSegmenter
 from adapters.segmenter import choose_device, choose_support
 from featcache.errors import AdapterMismatchError, TaskError
-from featcache.store import FeatureStore
+from featcache.store import FeatureStore, StoreWriter
 
 
 def test_shots_are_drawn_by_the_seed_one_within_five(store: FeatureStore) -> None:
@@ -76,18 +76,20 @@ def test_classes_annotated_nowhere(synthetic: SimpleNamespace, card: Any, tmp_pa
 
 def test_a_class_that_no_case_shows(synthetic: SimpleNamespace, card: Any, tmp_path: Path) -> None:
     """Annotated, but absent: there is nothing to learn it from."""
-    store = synthetic.make_store(tmp_path / "features.zarr", card, names=("liver", "spleen"), cases=("a",))
-    from featcache.store import StoreWriter
-
+    store = synthetic.make_store(tmp_path / "features.zarr", card, cases=("a", "b"))
     with synthetic.no_waiting(), StoreWriter.open(store.path, store.root) as writer:
-        labels = store.case("a").labels()
-        assert labels is not None
-        values = np.where(labels.read() == 1, 1, 0)
-        writer.write_labels(
-            "a", values, labels.grid, (1, 0), classes=labels.classes, annotated=labels.annotated
-        )
+        for case, kept in (("a", 1), ("b", 9)):
+            labels = store.case(case).labels()
+            assert labels is not None
+            values = np.where(labels.read() == kept, labels.read(), 0)
+            classes = {"classes": labels.classes, "annotated": labels.annotated}
+            writer.write_labels(case, values, labels.grid, (1, 0), **classes)
     with pytest.raises(TaskError, match=r"no voxel of \['spleen'\]"):
-        FewShotSegmenter("logistic", device="cpu").fit(store)
+        FewShotSegmenter("logistic", classes="liver,spleen", device="cpu").fit(store)
+    shown = FewShotSegmenter("logistic", device="cpu").fit(store)
+    assert shown.adapter.task.names == ("liver",)
+    with pytest.raises(TaskError, match="none of the support cases b shows any class"):
+        FewShotSegmenter("logistic", support=["b"], device="cpu").fit(store)
 
 
 def test_merges_and_the_order_of_classes(store: FeatureStore) -> None:

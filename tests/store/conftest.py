@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from featcache.geometry import Grid
+from featcache.geometry import Grid, whole
 from featcache.store import CaseInfo, RootDocument, StoreWriter, files
 
 NATIVE = Grid(
@@ -39,7 +39,9 @@ def labels() -> NDArray[np.int64]:
 
 
 def write_case(writer: StoreWriter, case: str) -> str:
-    with writer.new_case(case, CaseInfo(NATIVE, (1, 2), PREPARED, "HU", [{"step": "clip"}])) as new:
+    with writer.new_case(
+        case, CaseInfo(NATIVE, (1, 2), PREPARED, "HU", whole(NATIVE), [{"step": "clip"}])
+    ) as new:
         for name, (dtype, channels, grid) in LEVELS.items():
             new.level(name, grid, channels, dtype).append(features(case, name))
         return new.commit()

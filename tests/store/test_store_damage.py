@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from featcache.errors import CorruptStore, StoreError
+from featcache.geometry import whole
 from featcache.store import FeatureStore, StoreWriter, verify
 from featcache.store.seal import seal
 
@@ -152,7 +153,9 @@ def test_zeros_are_stored_and_their_loss_noticed(tmp_path: Path, toy: Any) -> No
     with StoreWriter.open(path, toy.root) as writer:
         from featcache.store import CaseInfo
 
-        with writer.new_case("a", CaseInfo(toy.native, (0, 0), toy.prepared, "HU")) as case:
+        with writer.new_case(
+            "a", CaseInfo(toy.native, (0, 0), toy.prepared, "HU", whole(toy.native))
+        ) as case:
             case.level("l", toy.prepared, 2).append(np.zeros((2, *toy.prepared.shape), np.float32))
             case.commit()
         writer.write_labels(

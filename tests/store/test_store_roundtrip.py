@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featcache.errors import FeaturesNotFound, GeometryError, StoreError
-from featcache.geometry import Grid
+from featcache.geometry import Grid, whole
 from featcache.store import CaseInfo, FeatureStore, RootDocument, StoreWriter, layout, verify
 
 ROOT = RootDocument("e", "r", {"name": "toy"}, {}, "test")
@@ -46,7 +46,7 @@ def test_any_slabs_in_any_box_out(
         patch.setattr(layout, "CHUNK_BYTES", 1)
         patch.setattr(layout, "SHARD_BYTES", 3 * 8**3 * channels * 4)
         path = Path(folder) / "features.zarr"
-        info = CaseInfo(grid, (0, 1), grid, "HU")
+        info = CaseInfo(grid, (0, 1), grid, "HU", whole(grid))
         with StoreWriter.open(path, ROOT) as writer, writer.new_case("a", info) as case:
             level, z, i = case.level("l", grid, channels, dtype), 0, 0
             while z < shape[2]:

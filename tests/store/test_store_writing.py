@@ -19,7 +19,7 @@ from featcache.errors import (
     StaleFeatures,
     StoreError,
 )
-from featcache.geometry import Grid
+from featcache.geometry import Grid, whole
 from featcache.store import CaseInfo, FeatureStore, StoreWriter, files, verify
 from featcache.store.manifest import Part
 from featcache.store.objects import RecordingStore
@@ -28,7 +28,7 @@ SMALL = Grid((3, 4, 5), np.eye(4))
 
 
 def _info(toy: Any) -> CaseInfo:
-    return CaseInfo(toy.native, (0, 0), toy.prepared, "HU")
+    return CaseInfo(toy.native, (0, 0), toy.prepared, "HU", whole(toy.native))
 
 
 def _level(writer: StoreWriter, toy: Any, dtype: str = "float16") -> Any:
