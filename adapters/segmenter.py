@@ -21,7 +21,7 @@ from adapters.sampling import Support
 from adapters.task import Task, TaskClass, parse_classes, task_of_all
 from adapters.training import OnStep
 from featcache import __version__
-from featcache.card import card_from_json
+from featcache.card_json import card_from_json
 from featcache.errors import TaskError
 from featcache.geometry import Triple, spacing
 from featcache.head import LinearHead

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from featcache.card import parse_card
+from featcache.card_json import parse_card
 from featcache.encoder_tools import attach
 
 HERE = Path(__file__).resolve().parent

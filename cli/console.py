@@ -18,7 +18,7 @@ from rich.table import Table
 from featcache.errors import FeatcacheError
 
 if TYPE_CHECKING:
-    from featcache.extraction import Event
+    from featcache.events import Event
 
 EXIT_ERROR, EXIT_SOME_FAILED = 1, 3
 _PLAIN_EVERY = 30.0  # seconds between lines where the output is no terminal

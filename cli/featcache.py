@@ -12,7 +12,7 @@ from cli import console
 from featcache.errors import CardError
 
 if TYPE_CHECKING:
-    from featcache.extraction import ExtractResult
+    from featcache.events import ExtractResult
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -114,7 +114,7 @@ def label(
     annotated: AnnotatedClasses = "all",
 ) -> None:
     """Add or replace labels in a store; features stay as they are and the encoder is not needed."""
-    from featcache.extraction import add_labels
+    from featcache.labelling import add_labels
 
     with console.Steps("label", "cases") as steps:
         result = add_labels(
@@ -224,7 +224,7 @@ def attach(
 
     Golden values of one window are added, so that every runtime can be checked before it is trusted.
     """
-    from featcache.card import parse_card
+    from featcache.card_json import parse_card
     from featcache.encoder_tools import attach as run_attach
     from featcache.onnxfile import card_path
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from featcache.extraction import ExtractOptions, ExtractResult, add_labels, extract
+    from featcache.events import ExtractResult
+    from featcache.extraction import ExtractOptions, extract
+    from featcache.labelling import add_labels
     from featcache.store import FeatureStore, verify
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "ExtractOptions": "featcache.extraction",
-    "ExtractResult": "featcache.extraction",
+    "ExtractResult": "featcache.events",
     "FeatureStore": "featcache.store",
-    "add_labels": "featcache.extraction",
+    "add_labels": "featcache.labelling",
     "extract": "featcache.extraction",
     "verify": "featcache.store",
 }

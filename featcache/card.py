@@ -9,10 +9,9 @@ lists every field with examples.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -357,59 +356,3 @@ class EncoderCard:
         # Tuples become lists, as they will be when the document is read back and compared.
         values: dict[str, Any] = json.loads(json.dumps(document))
         return values
-
-
-def parse_card(text: str | bytes, where: str) -> EncoderCard:
-    """Return the card written in `text`.
-
-    Raises
-    ------
-    CardError
-        Naming `where`, the field, what was found and what was expected; every unfilled field of a
-        template is listed at once.
-    """
-    try:
-        document = json.loads(text)
-    except ValueError as error:
-        raise CardError(f"{where}: the encoder card is no JSON document: {error}") from error
-    try:
-        return card_from_json(document)
-    except CardError as error:
-        raise CardError(f"{where}: {error}") from error
-
-
-def card_from_json(document: Any) -> EncoderCard:
-    """Return the card in a JSON document, checked field by field."""
-    from featcache.card_json import build
-
-    unfilled = sorted(_unfilled(document, ""))
-    if unfilled:
-        raise CardError("the card still has to be filled in by a person: " + ", ".join(unfilled))
-    _require(isinstance(document, dict), "the document", "a JSON object", document)
-    found = (document.get("format"), document.get("card_version"))
-    _require(
-        found == (METADATA_KEY, CARD_VERSION),
-        "format and card_version",
-        f"{METADATA_KEY!r} and {CARD_VERSION}; a newer card needs a newer featcache",
-        found,
-    )
-    body = {k: v for k, v in document.items() if k not in ("format", "card_version")}
-    card: EncoderCard = build(EncoderCard, body, "encoder card")
-    return card
-
-
-def _unfilled(value: Any, field: str) -> Iterator[str]:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _unfilled(item, f"{field}.{key}" if field else str(key))
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _unfilled(item, f"{field}[{index}]")
-    elif isinstance(value, str) and value.startswith(FILL_IN):
-        yield field
-
-
-def canonical_digest(document: Any) -> str:
-    """Return the sha256 (hex) of `document` as canonical JSON: sorted keys, no spaces, ASCII."""
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,15 +1,72 @@
-"""JSON values -> frozen dataclasses, following the type hints: names the field, expected and found."""
+"""JSON -> EncoderCard, following its type hints: an error names the field, expected and found."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from featcache.card import CARD_VERSION, FILL_IN, METADATA_KEY, EncoderCard
 from featcache.errors import CardError
+
+
+def parse_card(text: str | bytes, where: str) -> EncoderCard:
+    """Return the card written in `text`.
+
+    Raises
+    ------
+    CardError
+        Naming `where`, the field, what was found and what was expected; every unfilled field of a
+        template is listed at once.
+    """
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise CardError(f"{where}: the encoder card is no JSON document: {error}") from error
+    try:
+        return card_from_json(document)
+    except CardError as error:
+        raise CardError(f"{where}: {error}") from error
+
+
+def card_from_json(document: Any) -> EncoderCard:
+    """Return the card in a JSON document, checked field by field."""
+    unfilled = sorted(_unfilled(document, ""))
+    if unfilled:
+        raise CardError("the card still has to be filled in by a person: " + ", ".join(unfilled))
+    _expect(isinstance(document, dict), "encoder card", "a JSON object", document)
+    found = (document.get("format"), document.get("card_version"))
+    _expect(
+        found == (METADATA_KEY, CARD_VERSION),
+        "encoder card, format and card_version",
+        f"{METADATA_KEY!r} and {CARD_VERSION}; a newer card needs a newer featcache",
+        found,
+    )
+    body = {k: v for k, v in document.items() if k not in ("format", "card_version")}
+    card: EncoderCard = build(EncoderCard, body, "encoder card")
+    return card
+
+
+def _unfilled(value: Any, field: str) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _unfilled(item, f"{field}.{key}" if field else str(key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _unfilled(item, f"{field}[{index}]")
+    elif isinstance(value, str) and value.startswith(FILL_IN):
+        yield field
+
+
+def canonical_digest(document: Any) -> str:
+    """Return the sha256 (hex) of `document` as canonical JSON: sorted keys, no spaces, ASCII."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def build(kind: Any, value: Any, field: str) -> Any:

@@ -2,91 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from featcache import __version__
-from featcache.card import EncoderCard, canonical_digest
+from featcache.card import EncoderCard
+from featcache.card_json import canonical_digest
 from featcache.encode import count_windows, encode, level_grid
-from featcache.errors import CorruptStore, EncoderError, FeatcacheError, GeometryError, ScanReadError
+from featcache.errors import (
+    CorruptStore,
+    EncoderError,
+    FeatcacheError,
+    FeaturesNotFound,
+    GeometryError,
+    ScanReadError,
+)
+from featcache.events import Event, ExtractResult, OnEvent, Tally
 from featcache.geometry import FloatTriple, Grid
 from featcache.head import HeadSampler, LinearHead, given_head
+from featcache.labelling import Labeller, write_labels
 from featcache.onnxfile import encoder_id, read_card
 from featcache.prepare import PreparedVolume, check_hounsfield, prepare
 from featcache.runtime.onnxruntime import Device, OnnxEncoder
 from featcache.scans import (
     Annotated,
     Discovery,
-    LabelSource,
     ScanSource,
     discover,
-    label_values,
-    numbered_classes,
     read_header,
-    read_labels,
     read_scan,
 )
 from featcache.store import CaseInfo, FeatureStore, PrivateRecord, RootDocument, SourceState, StoreWriter
 
 StorePrecision = Literal["float16", "float32"]
 DEFAULT_STORE = "features.zarr"
-
-
-@dataclass(frozen=True)
-class Event:
-    """What is going on, for progress displays.
-
-    Parameters
-    ----------
-    kind : {"note", "start", "windows", "window", "skip", "done", "fail", "labels"}
-        ``note``: a sentence. ``start``: a case begins. ``windows``: it has `count` windows. ``window``: one
-        more is encoded. ``skip``: it was complete. ``done``, ``fail``: it ended. ``labels``: they were written.
-    case : str
-        The case, empty for a note.
-    text : str
-        For people.
-    index, total : int
-        The case's number from 1, and the number of cases.
-    count : int
-        Windows of the case.
-    """
-
-    kind: Literal["note", "start", "windows", "window", "skip", "done", "fail", "labels"]
-    case: str = ""
-    text: str = ""
-    index: int = 0
-    total: int = 0
-    count: int = 0
-
-
-OnEvent = Callable[[Event], None]
-
-
-@dataclass(frozen=True)
-class ExtractResult:
-    """What an extraction did.
-
-    Parameters
-    ----------
-    store : Path
-        The store.
-    done, skipped : tuple of str
-        Cases extracted now, and cases that were complete.
-    labelled : tuple of str
-        Cases whose labels were written now.
-    failed : mapping of str to str
-        Cases that failed, with the message.
-    """
-
-    store: Path
-    done: tuple[str, ...]
-    skipped: tuple[str, ...]
-    labelled: tuple[str, ...]
-    failed: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -184,134 +135,6 @@ def extract(
         return job.run()
 
 
-def add_labels(
-    store: Path | str,
-    inputs: Path | str | Sequence[Path | str],
-    labels: Path | str | None = None,
-    *,
-    annotated: Annotated = "all",
-    on_event: OnEvent | None = None,
-) -> ExtractResult:
-    """Put labels into an existing store; features are not touched, the encoder is not needed.
-
-    Parameters
-    ----------
-    store : Path or str
-        The store.
-    inputs : Path, str or sequence of them
-        The scans, for their ids and grids.
-    labels : Path or str, optional
-        As in `extract`.
-    annotated : {"all", "present"}
-        As in `ExtractOptions`.
-    on_event : callable, optional
-        Told about progress.
-
-    Raises
-    ------
-    ScanReadError, StoreError
-        Where nothing can be done at all; errors of single cases are in the result.
-    """
-    places = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    found = discover([Path(p) for p in places], None if labels is None else Path(labels))
-    if not found.labels:
-        raise ScanReadError(f"{places[0]}: no labels found; name them with --labels", path=places[0])
-    opened = FeatureStore.open(Path(store))
-    known = set(opened.cases())
-    result = _Tally()
-    emit = on_event or (lambda event: None)
-    with StoreWriter.open(opened.path, opened.root) as writer:
-        labeller = _Labeller(writer, found.labels, annotated)
-        wanted = [s for s in found.sources if s.case in found.labels]
-        for index, source in enumerate(wanted, 1):
-            try:
-                if source.case not in known:
-                    raise ScanReadError(
-                        f"{source.path}: case {source.case} is not in {store}; extract it first"
-                    )
-                grid = FeatureStore.open(opened.path).case(source.case).info.native
-                _write_labels(labeller, source, grid, result, emit, position=(index, len(wanted)))
-            except FeatcacheError as error:
-                result.failed[source.case] = str(error)
-                emit(Event("fail", source.case, str(error), index, len(wanted)))
-    return result.freeze(opened.path)
-
-
-@dataclass
-class _Tally:
-    done: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    labelled: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-
-    def freeze(self, store: Path) -> ExtractResult:
-        return ExtractResult(
-            store, tuple(self.done), tuple(self.skipped), tuple(self.labelled), dict(self.failed)
-        )
-
-
-class _Labeller:
-    """Writes label sets that differ from what the store holds."""
-
-    def __init__(self, writer: StoreWriter, labels: Mapping[str, LabelSource], annotated: Annotated) -> None:
-        self._writer, self._labels, self._annotated = writer, labels, annotated
-        self._numbered: dict[str, int] | None = None
-
-    def write(self, source: ScanSource, grid: Grid) -> bool:
-        """Write the labels of one case onto its scan's grid; False if there are none or they are there."""
-        label = self._labels.get(source.case)
-        if label is None:
-            return False
-        classes = self._classes() if label.classes is None else None
-        volume = read_labels(label, grid, scan_path=source.path, annotated=self._annotated, classes=classes)
-        stored = FeatureStore.open(self._writer.path).case(source.case).labels()
-        if stored is not None:
-            said = (dict(stored.classes), set(stored.annotated), stored.group)
-            same = said == (dict(volume.classes), set(volume.annotated), volume.group)
-            try:
-                if same and np.array_equal(stored.read(), volume.voxels):
-                    return False
-            except CorruptStore:
-                pass  # damaged labels are written anew
-        self._writer.write_labels(
-            source.case,
-            volume.voxels,
-            grid,
-            volume.codes,
-            classes=volume.classes,
-            annotated=volume.annotated,
-            group=volume.group,
-        )
-        return True
-
-    def _classes(self) -> dict[str, int]:
-        """Return the values of all unnamed label files: a class missing from one is annotated all the same."""
-        if self._numbered is None:
-            values: set[int] = set()
-            for label in self._labels.values():
-                if label.classes is None:
-                    try:
-                        values |= set(label_values([label]))
-                    except ScanReadError:
-                        continue  # told when this case's turn comes
-            self._numbered = numbered_classes(values)
-        return self._numbered
-
-
-def _write_labels(
-    labeller: _Labeller,
-    source: ScanSource,
-    grid: Grid,
-    tally: _Tally,
-    emit: OnEvent,
-    *,
-    position: tuple[int, int],
-) -> None:
-    if labeller.write(source, grid):
-        tally.labelled.append(source.case)
-        emit(Event("labels", source.case, "labels written", *position))
-
-
 class _Job:
     """One run of `extract` over a store that is open for writing."""
 
@@ -327,9 +150,10 @@ class _Job:
     ) -> None:
         self._model, self._card, self._options = model, card, options
         self._writer, self._found, self._emit = writer, found, emit
-        self._labeller = _Labeller(writer, found.labels, options.annotated)
+        self._labeller = Labeller(writer, found.labels, options.annotated)
         self._record = PrivateRecord.load(writer.path)
-        self._tally = _Tally()
+        self._store = FeatureStore.open(writer.path)
+        self._tally = Tally()
         self._encoder: OnnxEncoder | None = None
 
     def run(self) -> ExtractResult:
@@ -364,16 +188,13 @@ class _Job:
             grid = self._features(source, position)
             self._tally.done.append(source.case)
             self._emit(Event("done", source.case, "", *position))
-        _write_labels(self._labeller, source, grid, self._tally, self._emit, position=position)
+        write_labels(self._labeller, source, grid, self._tally, self._emit, position=position)
 
     def _complete(self, source: ScanSource) -> bool:
-        store = FeatureStore.open(self._writer.path)
-        if source.case not in store.cases():
-            return False
         needs_head = self._card.head is not None and self._writer.root.head is None
         try:
-            seal = store.case(source.case).seal
-        except CorruptStore:
+            seal = self._store.case(source.case).seal
+        except (FeaturesNotFound, CorruptStore):
             return False
         return not needs_head and self._record.unchanged(source.case, _files(source), seal)
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from featcache.card import METADATA_KEY, EncoderCard, canonical_digest, parse_card
+from featcache.card import METADATA_KEY, EncoderCard
+from featcache.card_json import canonical_digest, parse_card
 from featcache.errors import CardError, EncoderError
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from featcache.card import FILL_IN, EncoderCard, Golden, canonical_digest, card_from_json, parse_card
+from featcache.card import FILL_IN, EncoderCard, Golden
+from featcache.card_json import canonical_digest, card_from_json, parse_card
 from featcache.errors import CardError
 
 GOOD = {

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from featcache.card import FILL_IN, Output, card_from_json, parse_card
+from featcache.card import FILL_IN, Output
+from featcache.card_json import card_from_json, parse_card
 from featcache.encoder_tools import attach, probe_model, template
 from featcache.errors import CardError, EncoderError
 from featcache.onnxfile import read_card

@@ -17,8 +17,9 @@ from onnx import helper
 from featcache.card import Blending, Crop, EncoderInput, Intensity, Output, Preparation
 from featcache.encode import encode, level_grid
 from featcache.errors import CardError, EncoderError, ScanReadError, StaleFeatures
-from featcache.extraction import ExtractOptions, add_labels, extract
+from featcache.extraction import ExtractOptions, extract
 from featcache.head import LinearHead
+from featcache.labelling import add_labels
 from featcache.onnxfile import read_card, write_card
 from featcache.prepare import prepare
 from featcache.runtime.onnxruntime import OnnxEncoder

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featcache.card import parse_card
+from featcache.card_json import parse_card
 from featcache.encode import encode
 from featcache.geometry import Grid
 from featcache.head import REQUIRED_R2, HeadSampler
