@@ -29,18 +29,8 @@ StoreOption = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 
-def _version(show: bool) -> None:
-    if show:
-        from featcache import __version__
-
-        console.say(f"featcache {__version__}")
-        raise typer.Exit
-
-
 @app.callback()
-def _main(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
-) -> None:
+def _main(version: console.Version = False) -> None:
     del version
 
 
@@ -75,8 +65,6 @@ def train(
     from adapters.segmenter import FewShotSegmenter
     from featcache.store import FeatureStore
 
-    if recipe not in ("fast", "paper"):
-        raise typer.BadParameter(f"{recipe!r}: expected fast or paper", param_hint="--recipe")
     refuse_existing(out)
     opened = FeatureStore.open(store or FeatureStore.find(Path()))
     segmenter = FewShotSegmenter(
@@ -85,7 +73,7 @@ def train(
         support=_split(support),
         classes=classes,
         levels=_split(levels),
-        recipe="paper" if recipe == "paper" else "fast",
+        recipe=console.choice("--recipe", recipe, ("fast", "paper")),
         width=width,
         seed=seed,
         device=device,
@@ -93,6 +81,8 @@ def train(
     with console.Steps(f"train {method}", "steps") as steps:
         fitted = segmenter.fit(opened, on_step=steps.on_step)
     fitted.save(out)
+    if not fitted.info.support and (shots is not None or support is not None):
+        console.note(f"{method} trains nothing: --shots and --support are not used")
     _describe(fitted, out)
 
 
@@ -164,8 +154,6 @@ def evaluate(
     from adapters.evaluate import table, write_json
     from cli.evaluation import evaluate as run_evaluate
 
-    if annotated not in ("all", "present"):
-        raise typer.BadParameter(f"{annotated!r}: expected all or present", param_hint="--annotated")
     for path in (out, csv):
         if path is not None and not path.absolute().parent.is_dir():
             raise StoreError(f"{path}: its folder does not exist; expected a place to write to", path=path)
@@ -174,7 +162,7 @@ def evaluate(
             pred,
             labels,
             classes=classes,
-            annotated="present" if annotated == "present" else "all",
+            annotated=console.choice("--annotated", annotated, ("all", "present")),
             tolerance_mm=tolerance,
             csv=csv,
             progress=steps.update,

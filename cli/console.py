@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 from rich.console import Console
@@ -43,6 +43,27 @@ def run(app: typer.Typer) -> None:
     except MemoryError as error:
         fail(f"out of memory: {error}. Use a smaller window in the card, or a machine with more memory")
         sys.exit(EXIT_ERROR)
+
+
+def show_version(show: bool) -> None:
+    """Print the version and leave."""
+    if show:
+        from featcache import __version__
+
+        say(f"featcache {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version.")
+]
+
+
+def choice(option: str, value: str, allowed: tuple[str, ...]) -> Any:
+    """Return `value` if it is allowed, else leave as wrong usage (exit code 2)."""
+    if value not in allowed:
+        raise typer.BadParameter(f"{value!r}: expected one of {', '.join(allowed)}", param_hint=option)
+    return value
 
 
 def say(text: str) -> None:

@@ -46,18 +46,8 @@ AnnotatedClasses = Annotated[
 ]
 
 
-def _version(show: bool) -> None:
-    if show:
-        from featcache import __version__
-
-        console.say(f"featcache {__version__}")
-        raise typer.Exit
-
-
 @app.callback()
-def _main(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
-) -> None:
+def _main(version: console.Version = False) -> None:
     del version
 
 
@@ -92,13 +82,13 @@ def extract(
     from featcache.extraction import extract as run_extract
 
     options = ExtractOptions(
-        device=_choice("--device", device, ("auto", "cpu", "cuda")),
+        device=console.choice("--device", device, ("auto", "cpu", "cuda")),
         threads=threads,
         spacing=_spacing(spacing),
-        store_precision=_choice("--store-precision", store_precision, ("float16", "float32")),
+        store_precision=console.choice("--store-precision", store_precision, ("float16", "float32")),
         nan_to=nan_to,
         assume_hu=assume_hu,
-        annotated=_choice("--annotated", annotated, ("all", "present")),
+        annotated=console.choice("--annotated", annotated, ("all", "present")),
     )
     with console.Steps("extract", "cases") as steps:
         display = console.ExtractDisplay(steps)
@@ -121,7 +111,7 @@ def label(
             _store(store),
             inputs,
             labels,
-            annotated=_choice("--annotated", annotated, ("all", "present")),
+            annotated=console.choice("--annotated", annotated, ("all", "present")),
             on_event=console.ExtractDisplay(steps),
         )
     console.say(f"{result.store}: labels of {len(result.labelled)} cases written")
@@ -302,12 +292,6 @@ def _spacing(text: str | None) -> tuple[float, float, float] | None:
     if min(x, y, z) <= 0:
         raise typer.BadParameter(f"{text!r}: expected positive mm", param_hint="--spacing")
     return x, y, z
-
-
-def _choice(option: str, value: str, allowed: tuple[str, ...]) -> Any:
-    if value not in allowed:
-        raise typer.BadParameter(f"{value!r}: expected one of {', '.join(allowed)}", param_hint=option)
-    return value
 
 
 def _times(values: Any) -> str:

@@ -181,6 +181,13 @@ def with_residual(context: FitContext, residual: Callable[[int], nn.Module], rad
     )
 
 
+def fit_residual(context: FitContext, residual: Callable[[int], nn.Module], radius: int) -> Fitted:
+    """Return an adapter with a residual, trained on patches."""
+    recipe = context.recipe(linear=False)
+    adapter = with_residual(context, residual, radius)
+    return context.train(adapter, context.patches(adapter, recipe), recipe)
+
+
 def _principal(
     features: torch.Tensor, mean: torch.Tensor, deviation: torch.Tensor, width: int
 ) -> tuple[torch.Tensor, torch.Tensor]:

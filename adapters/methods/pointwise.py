@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from adapters.methods.base import FitContext, Fitted, Method, with_residual
+from adapters.methods.base import FitContext, Fitted, Method, fit_residual
 from adapters.model import Residual
 
 
@@ -15,9 +15,7 @@ def residual(width: int) -> nn.Module:
 
 def fit(context: FitContext) -> Fitted:
     """Return the adapter, trained on patches."""
-    recipe = context.recipe(linear=False)
-    adapter = with_residual(context, residual, METHOD.radius)
-    return context.train(adapter, context.patches(adapter, recipe), recipe)
+    return fit_residual(context, residual, METHOD.radius)
 
 
 METHOD = Method("pointwise", "FSEFT's pointwise adapter: 1x1x1 convolutions before the head", fit, residual)
