@@ -20,6 +20,7 @@ import numpy as np
 from common import encoder, shared_data, write_result
 
 from adapters import FewShotSegmenter
+from adapters.recipe import RecipeName
 from adapters.task import parse_classes, resolve
 from featcache import FeatureStore, extract
 
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--methods", default="logistic,linear,spatial")
     parser.add_argument("--shots", default="1,5")
     parser.add_argument("--folds", type=int, default=3)
+    parser.add_argument("--recipe", default="fast", choices=("fast", "paper"))
     arguments = parser.parse_args()
     data = shared_data() / "openkbp"
     model = encoder("ct_i3resnet152_l1l2", arguments.work)
@@ -46,23 +48,28 @@ def main() -> None:
     test = [c for c, s in split.items() if s == "test"]
     kept = arguments.work / "runs.json"
     runs: list[dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else []
+    recipe: RecipeName = "paper" if arguments.recipe == "paper" else "fast"
     for fold in range(arguments.folds):
         order = np.random.default_rng(fold).permutation(len(pool))
         for shots in map(int, arguments.shots.split(",")):
             support = [pool[i] for i in order[:shots]]
             for method in arguments.methods.split(","):
-                key = {"method": method, "shots": shots, "fold": fold}
+                key = {"method": method, "recipe": recipe, "shots": shots, "fold": fold}
                 if not any(key.items() <= run.items() for run in runs):
-                    runs.append({**key, **one(store, method, support, test, fold)})
+                    runs.append({**key, **one(store, method, recipe, support, test, fold)})
                     kept.write_text(json.dumps(runs))
                     print({k: runs[-1][k] for k in (*key, "mean", "seconds")}, flush=True)
     path = write_result("openkbp", {"classes": CORE, "test": test, "runs": runs})
     print(f"\n{table(runs)}\n\n{path}")
 
 
-def one(store: FeatureStore, method: str, support: list[str], test: list[str], seed: int) -> dict[str, Any]:
+def one(
+    store: FeatureStore, method: str, recipe: RecipeName, support: list[str], test: list[str], seed: int
+) -> dict[str, Any]:
     """Fit one adapter and return its Dice per test case and class."""
-    segmenter = FewShotSegmenter(method=method, support=support, classes=",".join(CORE), seed=seed)
+    segmenter = FewShotSegmenter(
+        method=method, recipe=recipe, support=support, classes=",".join(CORE), seed=seed
+    )
     fitted = segmenter.fit(store)
     begun = time.perf_counter()
     scores = {case: dice(fitted.predict(store.case(case)).values, store, case) for case in test}
@@ -91,13 +98,15 @@ def table(runs: list[dict[str, Any]]) -> str:
     head = ["method", "shots", "mean Dice ± sd over folds", *CORE, "fit, s", "predict, s a case", "trainable"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for shots in sorted({run["shots"] for run in runs}):
-        for method in dict.fromkeys(run["method"] for run in runs):
-            mine = [run for run in runs if run["method"] == method and run["shots"] == shots]
+        for method, recipe in dict.fromkeys((run["method"], run["recipe"]) for run in runs):
+            wanted = {"method": method, "recipe": recipe, "shots": shots}
+            mine = [run for run in runs if wanted.items() <= run.items()]
             if not mine:
                 continue
             means = [run["mean"] for run in mine]
             classes = np.mean([np.mean(list(run["dice"].values()), axis=0) for run in mine], axis=0)
-            cells = [method, str(shots), f"{np.mean(means):.3f} ± {np.std(means):.3f}"]
+            name = method if recipe == "fast" else f"{method}, {recipe} recipe, {len(mine)} fold(s)"
+            cells = [name, str(shots), f"{np.mean(means):.3f} ± {np.std(means):.3f}"]
             cells += [f"{value:.2f}" for value in classes]
             cells += [f"{np.mean([run[k] for run in mine]):.0f}" for k in ("seconds",)]
             cells += [f"{np.mean([run['predict_seconds'] for run in mine]):.1f}", f"{mine[0]['trainable']:,}"]
