@@ -59,8 +59,20 @@ class CaseLabels:
         self._map: AxisMap = axis_map(labels.grid, grid)
 
     def hard(self) -> NDArray[Any]:
-        """Return the task value nearest to each feature voxel's centre, shape (X, Y, Z), uint8/16."""
-        return self._nearest((0, 0, 0), self.shape, (0.0, 0.0, 0.0))
+        """Return the task value nearest to each feature voxel's centre, shape (X, Y, Z), uint8/16.
+
+        A class that would vanish so, being smaller than the cells, keeps the cells that its voxels lie in.
+        """
+        found = self._nearest((0, 0, 0), self.shape, (0.0, 0.0, 0.0))
+        for value in np.setdiff1d(np.unique(self.values), np.unique(found)):
+            voxels = np.nonzero(self.values == value)
+            cells = [
+                np.rint((voxels[source] - self._map.offset[t]) / self._map.scale[t]).astype(np.int64)
+                for t, source in enumerate(self._map.axes)
+            ]
+            inside = np.all([(c >= 0) & (c < n) for c, n in zip(cells, self.shape, strict=True)], axis=0)
+            found[tuple(c[inside] for c in cells)] = value
+        return found
 
     def soft(self, start: Sequence[int], size: Sequence[int]) -> torch.Tensor:
         """Return the share of each task value in the cells of a box of feature voxels.

@@ -94,7 +94,7 @@ def _draw(
     near = (labels == 0) & _widen(labels > 0)
     strata = [labels == value for value in np.unique(labels) if value] + [near, (labels == 0) & ~near]
     limits = [-(-n // shots) for n in (*[_A_CLASS] * (len(strata) - 2), _NEARBY, _ELSEWHERE)]
-    allowed = _choose_chunks(labels > 0, chunk, max(_CHUNKS // shots, 8), random)
+    allowed = _choose_chunks(labels, chunk, max(_CHUNKS // shots, 8), random)
     found, weights = [], []
     for mask, limit in zip(strata, limits, strict=True):
         total = int(np.count_nonzero(mask))
@@ -117,19 +117,24 @@ def _widen(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _choose_chunks(
-    structures: NDArray[np.bool_], chunk: int, most: int, random: np.random.Generator
+    labels: NDArray[Any], chunk: int, most: int, random: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Return where voxels may be drawn: all chunks if few, else half with structures and half without."""
-    grid = [-(-n // chunk) for n in structures.shape]
+    """Return where voxels may be drawn: all chunks if few, else half with structures and half without.
+
+    Every class has a chunk, however many there are: a small structure lies in one or two.
+    """
+    grid = [-(-n // chunk) for n in labels.shape]
     number = np.arange(int(np.prod(grid))).reshape(grid)
-    by_voxel = number[np.ix_(*(np.arange(n) // chunk for n in structures.shape))]
+    by_voxel = number[np.ix_(*(np.arange(n) // chunk for n in labels.shape))]
     if number.size <= most:
-        return np.ones(structures.shape, np.bool_)
-    within = np.unique(by_voxel[structures])
-    others = np.setdiff1d(number.ravel(), within)
-    first = random.permutation(within)[: max(most // 2, most - len(others))]
+        return np.ones(labels.shape, np.bool_)
+    within = [np.unique(by_voxel[labels == value]) for value in np.unique(labels) if value]
+    everywhere = np.unique(np.concatenate([*within, np.zeros(0, np.int64)]))
+    others = np.setdiff1d(number.ravel(), everywhere)
+    one_each = [int(random.choice(chunks)) for chunks in within]
+    first = random.permutation(everywhere)[: max(most // 2, most - len(others)) - len(one_each)]
     rest = random.permutation(others)[: most - len(first)]
-    return np.isin(by_voxel, np.concatenate([first, rest]))
+    return np.isin(by_voxel, np.concatenate([one_each, first, rest]))
 
 
 def _read_voxels(features: FeatureVolume, index: NDArray[np.int64]) -> torch.Tensor:

@@ -23,7 +23,7 @@ from adapters.training import OnStep
 from featcache import __version__
 from featcache.card_json import card_from_json
 from featcache.errors import TaskError
-from featcache.geometry import Triple, spacing
+from featcache.geometry import Triple, axis_map
 from featcache.head import LinearHead
 from featcache.store import Case, FeatureStore
 
@@ -235,8 +235,8 @@ def _levels(store: FeatureStore, cases: Sequence[str], names: Sequence[str]) -> 
     case = store.case(some[0])
     check_levels(case, names)
     volume = FeatureVolume(case, names)
-    prepared = spacing(case.info.prepared)
-    x, y, z = (round(a / b) for a, b in zip(spacing(volume.grid), prepared, strict=True))
+    # By the map, not axis by axis: features may be stored in another order than they were prepared in.
+    x, y, z = (max(round(abs(s)), 1) for s in axis_map(case.info.prepared, volume.grid).scale)
     return volume.channels, (x, y, z)
 
 
