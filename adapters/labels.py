@@ -34,7 +34,7 @@ class CaseLabels:
     Raises
     ------
     TaskError
-        If the case has no labels or lacks a class of the task.
+        If the case has no labels, or they lie on another grid than its scan.
 
     Attributes
     ----------
@@ -49,8 +49,15 @@ class CaseLabels:
                 f"case {case.id} has no labels; add them with `featcache label`, or leave the case out of --support",
                 case=case.id,
             )
+        if labels.grid != case.info.native:
+            raise TaskError(
+                f"case {case.id}: its labels lie on another grid {labels.grid.shape} than its scan "
+                f"{case.info.native.shape}: the scan changed after it was labelled. Add its labels again with "
+                "`featcache label`",
+                case=case.id,
+            )
         where = f"case {case.id}"
-        found: CaseTask = resolve(task, labels.classes, labels.annotated, where)
+        found: CaseTask = resolve(task, labels.classes, labels.annotated, where, unknown_is_error=False)
         kind = np.uint8 if len(task.classes) < 256 else np.uint16
         self.values: NDArray[Any] = found.apply(labels.read()).astype(kind)
         self.annotated = found.annotated

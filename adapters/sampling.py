@@ -24,7 +24,10 @@ from featcache.store import Case
 
 _NEAR = 4  # feature voxels around a structure that count as near
 _A_CLASS, _NEARBY, _ELSEWHERE = 20_000, 40_000, 15_000  # voxels drawn at most, a fit
-_CHUNKS = 200  # inner chunks of the store read for voxels, a fit
+_AROUND, _ANYWHERE = (
+    600,
+    200,
+)  # inner chunks of the store read at most, at and around structures and elsewhere, a fit
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,8 @@ def _draw(
     near = (labels == 0) & _widen(labels > 0)
     strata = [labels == value for value in np.unique(labels) if value] + [near, (labels == 0) & ~near]
     limits = [-(-n // shots) for n in (*[_A_CLASS] * (len(strata) - 2), _NEARBY, _ELSEWHERE)]
-    allowed = _choose_chunks(labels, chunk, max(_CHUNKS // shots, 8), random)
+    most = max(_AROUND // shots, 8), max(_ANYWHERE // shots, 8)
+    allowed = _choose_chunks(labels, near, chunk, most, random)
     found, weights = [], []
     for mask, limit in zip(strata, limits, strict=True):
         total = int(np.count_nonzero(mask))
@@ -117,24 +121,27 @@ def _widen(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _choose_chunks(
-    labels: NDArray[Any], chunk: int, most: int, random: np.random.Generator
+    labels: NDArray[Any],
+    near: NDArray[np.bool_],
+    chunk: int,
+    most: tuple[int, int],
+    random: np.random.Generator,
 ) -> NDArray[np.bool_]:
-    """Return where voxels may be drawn: all chunks if few, else half with structures and half without.
+    """Return where voxels may be drawn: whole chunks at and around structures, and some elsewhere.
 
     Every class has a chunk, however many there are: a small structure lies in one or two.
     """
     grid = [-(-n // chunk) for n in labels.shape]
     number = np.arange(int(np.prod(grid))).reshape(grid)
     by_voxel = number[np.ix_(*(np.arange(n) // chunk for n in labels.shape))]
-    if number.size <= most:
-        return np.ones(labels.shape, np.bool_)
-    within = [np.unique(by_voxel[labels == value]) for value in np.unique(labels) if value]
-    everywhere = np.unique(np.concatenate([*within, np.zeros(0, np.int64)]))
-    others = np.setdiff1d(number.ravel(), everywhere)
-    one_each = [int(random.choice(chunks)) for chunks in within]
-    first = random.permutation(everywhere)[: max(most // 2, most - len(others)) - len(one_each)]
-    rest = random.permutation(others)[: most - len(first)]
-    return np.isin(by_voxel, np.concatenate([one_each, first, rest]))
+    one_each = [
+        int(random.choice(np.unique(by_voxel[labels == value]))) for value in np.unique(labels) if value
+    ]
+    around = np.unique(by_voxel[(labels > 0) | near])
+    elsewhere = np.setdiff1d(number.ravel(), around)
+    first = random.permutation(around)[: max(most[0] - len(one_each), 0)]
+    rest = random.permutation(elsewhere)[: most[1]]
+    return np.isin(by_voxel, np.concatenate([np.asarray(one_each, np.int64), first, rest]))
 
 
 def _read_voxels(features: FeatureVolume, index: NDArray[np.int64]) -> torch.Tensor:

@@ -18,7 +18,7 @@ from adapters.methods.base import Fitted
 from adapters.model import Adapter
 from adapters.recipe import RecipeName
 from adapters.sampling import Support
-from adapters.task import Task, TaskClass, parse_classes, task_of_all
+from adapters.task import Task, TaskClass, parse_classes, resolve, task_of_all
 from adapters.training import OnStep
 from featcache import __version__
 from featcache.card_json import card_from_json
@@ -79,6 +79,7 @@ class FewShotSegmenter:
         head = None if store.root.head is None else LinearHead.from_json(store.root.head)
         cases = choose_support(store, self) if method.needs_labels else []
         task = self._task(store, cases, head)
+        _check_known(store, cases, task)
         names = tuple(self.levels or card_from_json(store.root.card).default_levels)
         channels, strides = _levels(store, cases, names)
         device = choose_device(self.device)
@@ -216,6 +217,8 @@ def choose_device(device: str) -> str:
     """Return "cpu" or "cuda" for "auto", and refuse a CUDA device that is not there."""
     import torch
 
+    if device not in ("auto", "cpu", "cuda") and not device.startswith("cuda:"):
+        raise TaskError(f"--device {device!r}: expected auto, cpu or cuda")
     there = torch.cuda.is_available()
     if device == "auto":
         return "cuda" if there else "cpu"
@@ -238,6 +241,16 @@ def _levels(store: FeatureStore, cases: Sequence[str], names: Sequence[str]) -> 
     # By the map, not axis by axis: features may be stored in another order than they were prepared in.
     x, y, z = (max(round(abs(s)), 1) for s in axis_map(case.info.prepared, volume.grid).scale)
     return volume.channels, (x, y, z)
+
+
+def _check_known(store: FeatureStore, cases: Sequence[str], task: Task) -> None:
+    """Raise TaskError for a class that no support case knows."""
+    known: dict[str, int] = {}
+    for case in cases:
+        labels = store.case(case).labels(LABELS)
+        known |= {} if labels is None else labels.classes
+    if cases:
+        resolve(task, known, (), str(store.path))
 
 
 def _check_annotated(context: FitContext) -> None:

@@ -120,7 +120,14 @@ class CaseTask:
         return values
 
 
-def resolve(task: Task, classes: Mapping[str, int], annotated: Sequence[str], where: str) -> CaseTask:
+def resolve(
+    task: Task,
+    classes: Mapping[str, int],
+    annotated: Sequence[str],
+    where: str,
+    *,
+    unknown_is_error: bool = True,
+) -> CaseTask:
     """Return `task` in terms of one case's label values.
 
     Parameters
@@ -132,11 +139,14 @@ def resolve(task: Task, classes: Mapping[str, int], annotated: Sequence[str], wh
         Class names annotated in the case.
     where : str
         Named in the error.
+    unknown_is_error : bool
+        Whether a source that is neither a class name nor a label value here is an error; else its class
+        is not annotated in this case.
 
     Raises
     ------
     TaskError
-        If a source is neither a class name nor a label value here.
+        If a source is unknown and that is an error.
     """
     by_value = {str(value): name for name, value in classes.items()}
     table = np.zeros(max(classes.values(), default=0) + 1, np.int64)
@@ -144,11 +154,12 @@ def resolve(task: Task, classes: Mapping[str, int], annotated: Sequence[str], wh
     for value, wanted in enumerate(task.classes, 1):
         names = [source if source in classes else by_value.get(source) for source in wanted.sources]
         for source, name in zip(wanted.sources, names, strict=True):
-            if name is None:
+            if name is not None:
+                table[classes[name]] = value
+            elif unknown_is_error:
                 raise TaskError(
                     f"{where}: unknown class {source!r} in --classes; expected some of "
                     + ", ".join(f"{n} ({v})" for n, v in classes.items())
                 )
-            table[classes[name]] = value
         complete.append(all(name in annotated for name in names))
     return CaseTask(table, tuple(complete))

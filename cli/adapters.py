@@ -54,7 +54,7 @@ def train(
     width: Annotated[
         int, typer.Option(min=1, help="Channels that pointwise and spatial read of more than 64.")
     ] = 48,
-    seed: Annotated[int, typer.Option(help="Of the draw and of the training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw and of the training.")] = 0,
     device: Device = "auto",
     out: Annotated[Path, typer.Option(help="The adapter to make; an existing one is refused.")] = Path(
         "adapter"
@@ -209,9 +209,23 @@ def _prepare_folder(out: Path, values: dict[str, int], *, overwrite: bool) -> No
         raise StoreError(
             f"--out {out} is there and not empty; choose another folder, or pass --overwrite", path=out
         )
+    names = {"background": 0, **values}
+    try:
+        there = (
+            json.loads((out / "classes.json").read_text("utf-8"))
+            if (out / "classes.json").exists()
+            else names
+        )
+    except (OSError, ValueError):
+        there = None
+    if there != names:
+        raise StoreError(
+            f"--out {out} holds masks of other classes ({there}) than this adapter's ({names}); two kinds of masks in "
+            "one folder would be mixed up: choose another folder",
+            path=out,
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
-        names = {"background": 0, **values}
         (out / "classes.json").write_text(json.dumps(names, indent=2) + "\n", "utf-8")
     except OSError as error:
         raise StoreError(f"--out {out} cannot be written: {error}", path=out) from error

@@ -72,7 +72,11 @@ def matched_task(names: Mapping[str, int], classes: str | None, truth: LabelSour
                 "the label classes that make it up, such as kidney=2+3"
             )
     elif truth.classes is None and not all(name.isdecimal() for name in names):
-        task = Task(tuple(TaskClass(name, (str(value),)) for name, value in names.items()))
+        # The masks' values are numbered by the task; to compare them with label values would be a guess.
+        raise TaskError(
+            f"{truth.path}: the labels have no class names, the masks have {list(names)}; say which label values "
+            f"they are, such as --classes {next(iter(names))}=2, or write a labels.json in the label folder"
+        )
     else:
         # Names that are numbers come from labels without names, and are label values, not mask values.
         task = Task(tuple(TaskClass(name, (name,)) for name in names))

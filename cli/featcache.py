@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -81,6 +82,8 @@ def extract(
     from featcache.extraction import ExtractOptions
     from featcache.extraction import extract as run_extract
 
+    if nan_to is not None and not math.isfinite(nan_to):
+        raise typer.BadParameter(f"{nan_to}: expected a finite number", param_hint="--nan-to")
     options = ExtractOptions(
         device=console.choice("--device", device, ("auto", "cpu", "cuda")),
         threads=threads,
@@ -114,7 +117,10 @@ def label(
             annotated=console.choice("--annotated", annotated, ("all", "present")),
             on_event=console.ExtractDisplay(steps),
         )
-    console.say(f"{result.store}: labels of {len(result.labelled)} cases written")
+    written, same = len(result.labelled), len(result.skipped)
+    console.say(
+        f"{result.store}: labels of {written} cases written, {same} unchanged, {len(result.failed)} failed"
+    )
     _exit(result)
 
 
@@ -198,7 +204,10 @@ def template(
             f"{target} exists and is left as it is; choose another --out, or remove it", path=target
         )
     document = make_template(model)
-    target.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+    try:
+        target.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+    except OSError as error:
+        raise CardError(f"{target} cannot be written: {error}; choose another --out", path=target) from error
     console.say(
         f"{target} written. Replace every 'FILL IN' (docs/encoder-card.md explains them), then run\n"
         f"  featcache encoder attach {model}"
@@ -214,16 +223,15 @@ def attach(
 
     Golden values of one window are added, so that every runtime can be checked before it is trusted.
     """
-    from featcache.card_json import parse_card
     from featcache.encoder_tools import attach as run_attach
-    from featcache.onnxfile import card_path
+    from featcache.onnxfile import card_path, read_card_file
 
     source = card or card_path(model)
     if not source.is_file():
         raise CardError(
             f"{source}: no such card; `featcache encoder template {model}` writes one to fill in", path=source
         )
-    attached = run_attach(model, parse_card(source.read_text("utf-8"), str(source)))
+    attached = run_attach(model, read_card_file(source))
     levels = ", ".join(f"{o.name} ({o.channels} channels)" for o in attached.outputs)
     console.say(f"{model}: card of {attached.name!r} attached; levels {levels}")
 
@@ -289,7 +297,7 @@ def _spacing(text: str | None) -> tuple[float, float, float] | None:
         raise typer.BadParameter(
             f"{text!r}: expected three numbers such as 1.5,1.5,3", param_hint="--spacing"
         ) from None
-    if min(x, y, z) <= 0:
+    if not all(0 < v < math.inf for v in (x, y, z)):
         raise typer.BadParameter(f"{text!r}: expected positive mm", param_hint="--spacing")
     return x, y, z
 

@@ -27,7 +27,8 @@ def parse_card(text: str | bytes, where: str) -> EncoderCard:
     try:
         document = json.loads(text)
     except ValueError as error:
-        raise CardError(f"{where}: the encoder card is no JSON document: {error}") from error
+        hint = "; JSON wants double quotes, and true, false, null" if "'" in str(text) else ""
+        raise CardError(f"{where}: the encoder card is no JSON document: {error}{hint}") from error
     try:
         return card_from_json(document)
     except CardError as error:

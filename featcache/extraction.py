@@ -160,6 +160,14 @@ class _Job:
         for note in self._found.notes:
             self._emit(Event("note", text=note))
         sources = self._found.sources
+        if not self._record.path.exists() and (known := self._store.cases()):
+            self._emit(
+                Event(
+                    "note",
+                    text=f"{self._record.path.name} is not beside the store, so nobody can tell whether the sources of "
+                    f"its {len(known)} cases changed: those found here are extracted again",
+                )
+            )
         for index, source in enumerate(sources, 1):
             position = (index, len(sources))
             try:

@@ -18,7 +18,8 @@ from featcache.errors import EncoderError
 REQUIRED_R2 = 0.999
 _A_WINDOW = 4096  # voxels sampled of one window
 _AT_MOST = 60_000  # voxels in all
-_SATURATED = 1e-6  # probabilities nearer to 0 or 1 say nothing about the logit in float32
+_SATURATED = 1e-6  # sigmoids nearer to 0 or 1 say nothing about the logit in float32
+_UNDERFLOW = 1e-30  # softmax probabilities keep their logarithm down to here
 
 
 @dataclass(frozen=True)
@@ -165,12 +166,13 @@ def _to_logits(rows: NDArray[np.float64], head: Head) -> tuple[NDArray[np.float6
     """
     if head.activation == "none":
         return rows, np.ones(rows.shape[1], np.bool_)
-    known: NDArray[np.bool_] = np.all(rows > _SATURATED, axis=0)
+    known: NDArray[np.bool_]
     if head.activation == "sigmoid":
-        known = known & np.all(rows < 1 - _SATURATED, axis=0)
+        known = np.all((rows > _SATURATED) & (rows < 1 - _SATURATED), axis=0)
         inside = np.clip(rows, _SATURATED, 1 - _SATURATED)
         return np.log(inside / (1 - inside)), known
-    logarithm = np.log(np.maximum(rows, _SATURATED))
+    known = np.all(rows > _UNDERFLOW, axis=0)
+    logarithm = np.log(np.maximum(rows, _UNDERFLOW))
     return logarithm - logarithm[:1], known
 
 

@@ -13,6 +13,7 @@ from featcache.geometry import Grid
 from featcache.scans import (
     Annotated,
     LabelSource,
+    LabelVolume,
     ScanSource,
     discover,
     label_values,
@@ -90,15 +91,8 @@ class Labeller:
             return False
         classes = self._classes() if label.classes is None else None
         volume = read_labels(label, grid, scan_path=source.path, annotated=self._annotated, classes=classes)
-        stored = self._store.case(source.case).labels()
-        if stored is not None:
-            said = (dict(stored.classes), set(stored.annotated), stored.group)
-            same = said == (dict(volume.classes), set(volume.annotated), volume.group)
-            try:
-                if same and np.array_equal(stored.read(), volume.voxels):
-                    return False
-            except CorruptStore:
-                pass  # damaged labels are written anew
+        if self._stored(source.case, volume):
+            return False
         self._writer.write_labels(
             source.case,
             volume.voxels,
@@ -109,6 +103,20 @@ class Labeller:
             group=volume.group,
         )
         return True
+
+    def _stored(self, case: str, volume: LabelVolume) -> bool:
+        """Return whether the store holds these very labels; damaged ones count as absent."""
+        try:
+            stored = self._store.case(case).labels()
+            return (
+                stored is not None
+                and (stored.grid, stored.codes, stored.group) == (volume.grid, volume.codes, volume.group)
+                and dict(stored.classes) == dict(volume.classes)
+                and set(stored.annotated) == set(volume.annotated)
+                and np.array_equal(stored.read(), volume.voxels)
+            )
+        except CorruptStore:
+            return False
 
     def _classes(self) -> dict[str, int]:
         """Return the values of all unnamed label files: a class missing from one is annotated all the same."""
@@ -137,3 +145,5 @@ def write_labels(
     if labeller.write(source, grid):
         tally.labelled.append(source.case)
         emit(Event("labels", source.case, "labels written", *position))
+    elif source.case not in (*tally.done, *tally.skipped):
+        tally.skipped.append(source.case)

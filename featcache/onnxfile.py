@@ -75,7 +75,7 @@ def read_card(path: Path) -> EncoderCard:
     """
     inside = read_metadata(path).get(METADATA_KEY)
     beside = card_path(path)
-    outside = _read_text(beside) if beside.is_file() else None
+    outside = read_card_file(beside) if beside.is_file() else None
     if inside is None and outside is None:
         raise CardError(
             f"{path}: the model has no encoder card, so its orientation, spacing and intensity range are "
@@ -85,26 +85,27 @@ def read_card(path: Path) -> EncoderCard:
         )
     card = None if inside is None else parse_card(inside, f"{path}, metadata {METADATA_KEY}")
     if outside is not None:
-        other = parse_card(outside, str(beside))
         # Golden values are computed by `attach`, so a card file that lacks them agrees all the same.
-        if card is not None and _without_golden(card) != _without_golden(other):
+        if card is not None and _without_golden(card) != _without_golden(outside):
             raise CardError(
                 f"{path} holds a card that differs from {beside}: "
                 f"run `featcache encoder attach {path}` to take over the file, or remove the file",
                 path=path,
             )
-        card = card or other
+        card = card or outside
     assert card is not None
     return card
 
 
-def _read_text(path: Path) -> str:
+def read_card_file(path: Path) -> EncoderCard:
+    """Return the card in a JSON file; CardError if it cannot be read."""
     try:
-        return path.read_text("utf-8-sig")
+        text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise CardError(
             f"{path}: the card cannot be read: {error}; expected JSON in UTF-8", path=path
         ) from error
+    return parse_card(text, str(path))
 
 
 def _without_golden(card: EncoderCard) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def _as_labels(voxels: NDArray[Any], path: Path) -> NDArray[np.unsignedinteger[A
                 path=path,
             )
     lowest, highest = int(voxels.min()), int(voxels.max())
-    if lowest < 0 or highest > np.iinfo(np.uint32).max:
+    if lowest < 0 or highest > np.iinfo(np.int32).max:
         raise ScanReadError(
             f"{path}: holds values from {lowest} to {highest}; expected class values of 0 and above: "
             "is this an image?",

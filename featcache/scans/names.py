@@ -17,6 +17,9 @@ _CHANNEL = re.compile(r"_(\d{4})$")
 _LABEL_SUFFIX = re.compile(r"_(labels?|seg)$", re.IGNORECASE)
 
 
+_LONGEST = 200  # bytes of a case id: it names folders and masks
+
+
 def is_nifti(path: PurePath) -> bool:
     """Return whether the name ends in .nii or .nii.gz."""
     return _NIFTI.search(path.name) is not None
@@ -65,6 +68,11 @@ def clean_id(text: str) -> str:
     # macOS hands out decomposed letters; the same name must match on every system.
     text = unicodedata.normalize("NFC", text.strip()).replace("\\", "/").replace("/", "__")
     cleaned = re.sub(r"[^\w.-]", "_", text).lstrip(".")
+    if len(cleaned.encode()) > _LONGEST:
+        raise ScanReadError(
+            f"{text!r} makes a case id of {len(cleaned.encode())} bytes; expected at most {_LONGEST}: name the scan in "
+            "the column case of a CSV, or give a deeper folder to --in"
+        )
     if not cleaned:
         raise ScanReadError(f"{text!r} leaves no case id; expected a name with a letter or digit in it")
     return cleaned

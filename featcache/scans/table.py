@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,8 @@ def from_table(path: Path) -> Discovery:
 
     Columns: ``image`` (a NIfTI file or a folder with a DICOM series); optional ``label``, ``case``,
     ``group``, ``annotated`` (class names separated by ``;``). Others are ignored. Paths are relative to
-    the table. Without ``case``, the id is that of the image's path.
+    the table. Without ``case``, the id is that of the image's path, relative to the folder
+    that all of them lie in.
 
     Raises
     ------
@@ -29,9 +31,11 @@ def from_table(path: Path) -> Discovery:
     """
     sources: list[ScanSource] = []
     labels: dict[str, LabelSource] = {}
-    for where, row in _rows(path, "image"):
+    rows = list(_rows(path, "image"))
+    common = _common_folder([row["image"] for _, row in rows])
+    for where, row in rows:
         image = path.parent / row["image"]
-        source = _source(image, _row_case(row), where, path)
+        source = _source(image, _row_case(row, common), where, path)
         sources.append(source)
         if row.get("label"):
             labels[source.case] = _label(row, where, path)
@@ -49,10 +53,12 @@ def labels_from_table(path: Path, sources: Sequence[ScanSource]) -> dict[str, La
     by_file = {source.path.resolve(): source.case for source in sources}
     cases = {source.case for source in sources}
     labels: dict[str, LabelSource] = {}
-    for where, row in _rows(path, "label"):
+    rows = list(_rows(path, "label"))
+    common = _common_folder([row["image"] for _, row in rows if row.get("image")])
+    for where, row in rows:
         if not (row.get("case") or row.get("image")):
             raise ScanReadError(f"{where}: found neither case nor image; expected one of them", path=path)
-        case = _row_case(row)
+        case = _row_case(row, common)
         if not row.get("case"):
             case = by_file.get((path.parent / row["image"]).resolve(), case)
         if case in labels:
@@ -85,8 +91,18 @@ def _rows(path: Path, required: str) -> Iterator[tuple[str, Row]]:
         raise ScanReadError(f"{path}: no readable CSV ({error}); expected UTF-8 text", path=path) from error
 
 
-def _row_case(row: Row) -> str:
-    return clean_id(row["case"]) if row.get("case") else listed_id(Path(row["image"]))
+def _common_folder(images: Sequence[str]) -> Path:
+    """Return the deepest folder that all images lie in: ids are relative to it, as when it is given itself."""
+    folders = [Path(image).parent for image in images]
+    if not folders or len({folder.is_absolute() for folder in folders}) > 1:
+        return Path()
+    return Path(os.path.commonpath(folders))
+
+
+def _row_case(row: Row, common: Path) -> str:
+    if row.get("case"):
+        return clean_id(row["case"])
+    return listed_id(Path(row["image"]).relative_to(common))
 
 
 def _source(image: Path, case: str, where: str, path: Path) -> ScanSource:

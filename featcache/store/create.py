@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from featcache.errors import StaleFeatures
+from featcache.errors import StaleFeatures, StoreError
 from featcache.store.documents import RootDocument
 from featcache.store.files import sync_folder, sync_tree, write_errors, write_synced
 from featcache.store.index import Index
@@ -26,6 +26,12 @@ def existing_root(path: Path, root: RootDocument) -> RootDocument | None:
     StoreError
         If something else is there.
     """
+    for parent in path.parents:
+        if (parent / INDEX).is_file() and (parent / DOCUMENT).is_file():
+            raise StoreError(
+                f"{path} lies inside of the store {parent}; expected a place of its own: choose another --out",
+                path=path,
+            )
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return None
     found = read_root(path)
