@@ -65,6 +65,7 @@ def train(
     from adapters.segmenter import FewShotSegmenter
     from featcache.store import FeatureStore
 
+    numbers = console.choice("--recipe", recipe, ("fast", "paper"))
     refuse_existing(out)
     opened = FeatureStore.open(store or FeatureStore.find(Path()))
     segmenter = FewShotSegmenter(
@@ -73,7 +74,7 @@ def train(
         support=_split(support),
         classes=classes,
         levels=_split(levels),
-        recipe=console.choice("--recipe", recipe, ("fast", "paper")),
+        recipe=numbers,
         width=width,
         seed=seed,
         device=device,

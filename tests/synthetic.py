@@ -65,6 +65,8 @@ class MemoryCase:
         info: CaseInfo | None = None,
         labels: MemoryLabels | None = None,
     ) -> None:
+        if info is None and labels is not None:
+            info = CaseInfo(labels.grid, (1, 0), labels.grid, "a.u.", whole(labels.grid))
         self.id, self.info, self._labels = "memory", info, labels
         self.levels = {name: MemoryLevel(*level) for name, level in (levels or {}).items()}
 

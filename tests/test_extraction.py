@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 
+import nibabel as nib
 import numpy as np
 import onnx
 import pytest
@@ -16,7 +17,7 @@ from onnx import helper
 
 from featcache.card import Blending, Crop, EncoderInput, Intensity, Output, Preparation
 from featcache.encode import encode, level_grid
-from featcache.errors import CardError, EncoderError, ScanReadError, StaleFeatures
+from featcache.errors import CardError, EncoderError, ScanReadError, StaleFeatures, StoreError
 from featcache.extraction import ExtractOptions, extract
 from featcache.head import LinearHead
 from featcache.labelling import add_labels
@@ -423,6 +424,30 @@ def test_labels_added_later_leave_features_alone(place, fakes, how):
     assert add().labelled == ("a", "b")
     assert digests(place / "features.zarr" / "cases") == before
     assert FeatureStore.open(place / "features.zarr").case("a").labels().classes == {"1": 1, "3": 3}
+    assert not verify(place / "features.zarr").findings
+
+
+def test_labels_follow_a_scan_whose_affine_was_corrected(place, fakes):
+    """Voxels as before, elsewhere: features and labels both have to move."""
+    label_files(place, fakes)
+    run(place, labels=place / "labels")
+    for folder in ("scans", "labels"):
+        for path in (place / folder).glob("*.nii.gz"):
+            image = nib.load(path)
+            voxels, affine = np.asarray(image.dataobj), image.affine.copy()
+            affine[:3, 3] += 18
+            fakes.write_scan(path, voxels, affine)
+    result, _ = run(place, labels=place / "labels")
+    assert result.labelled == ("a", "b")
+    for name in ("a", "b"):
+        case = FeatureStore.open(place / "features.zarr").case(name)
+        assert case.labels().grid == case.info.native
+
+
+def test_a_store_is_not_made_inside_of_a_store(place):
+    run(place)
+    with pytest.raises(StoreError, match=r"inner.*lies inside of the store.*features.zarr"):
+        extract(place / "fm.onnx", place / "scans", place / "features.zarr" / "inner")
     assert not verify(place / "features.zarr").findings
 
 

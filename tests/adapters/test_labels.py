@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from types import SimpleNamespace
 from typing import Any
@@ -101,5 +102,26 @@ def test_a_case_without_labels_or_class_is_named(synthetic: SimpleNamespace) -> 
     grid = Grid((3, 3, 3), np.eye(4))
     with pytest.raises(TaskError, match=r"case memory has no labels.*featcache label"):
         CaseLabels(synthetic.MemoryCase(), TASK, grid)
-    with pytest.raises(TaskError, match="case memory: unknown class 'lung'"):
-        CaseLabels(_case(synthetic, grid, np.zeros((3, 3, 3), np.uint8)), parse_classes("lung"), grid)
+    unknown = CaseLabels(_case(synthetic, grid, np.zeros((3, 3, 3), np.uint8)), parse_classes("lung"), grid)
+    assert unknown.annotated == (False,)
+
+
+def test_labels_of_another_grid_are_refused(synthetic: SimpleNamespace) -> None:
+    """A scan that was replaced keeps its label set until it is labelled again: it must not be trained on."""
+    grid = Grid((3, 3, 3), np.eye(4))
+    case = _case(synthetic, grid, np.zeros((3, 3, 3), np.uint8))
+    moved = Grid((3, 3, 3), np.diag([1.0, 1.0, 1.5, 1.0]))
+    case.info = dataclasses.replace(case.info, native=moved)
+    with pytest.raises(TaskError, match=r"case memory: its labels lie on another grid.*featcache label"):
+        CaseLabels(case, TASK, grid)
+
+
+def test_a_structure_smaller_than_a_cell_is_kept(synthetic: SimpleNamespace) -> None:
+    native = Grid((16, 16, 16), np.eye(4))
+    labels = np.zeros(native.shape, np.uint8)
+    labels[5:7, 9:11, 6:7] = 1  # between the centres 4 and 8, 8 and 12, 4 and 8
+    labels[0:12, 0:6, :] = np.maximum(labels[0:12, 0:6, :], 2)
+    grid = feature_grid(native, (4, 4, 4), (0, 0, 0))
+    hard = CaseLabels(_case(synthetic, native, labels), TASK, grid).hard()
+    assert set(np.unique(hard)) == {0, 1, 2}
+    assert hard[1, 2, 2] == 1

@@ -36,7 +36,8 @@ def test_voxels_carry_their_features_labels_and_weights(
     support: list[Support], few_chunks: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if few_chunks:
-        monkeypatch.setattr(sampling, "_CHUNKS", 8)
+        monkeypatch.setattr(sampling, "_AROUND", 16)
+        monkeypatch.setattr(sampling, "_ANYWHERE", 8)
         for item in support:
             monkeypatch.setattr(item.features, "chunk", 4)
         monkeypatch.setattr(sampling, "_A_CLASS", 60)
@@ -70,6 +71,17 @@ def test_voxel_batches_hold_one_case_a_step(support: list[Support]) -> None:
     for batch in drawn:
         assert batch.inputs.shape[:2] == (1, 14)
         assert torch.equal(batch.target.sum(1), torch.ones_like(batch.weight[:, 0]))
+
+
+def test_every_class_has_a_chunk_however_few_are_read() -> None:
+    labels = np.zeros((40, 40, 40), np.uint8)
+    labels[:32] = 1  # lies in four of five layers of chunks
+    labels[39, 39, 39] = 2
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        allowed = sampling._choose_chunks(labels, np.zeros(labels.shape, bool), 8, (3, 1), random)
+        assert allowed[labels == 2].all()
+        assert allowed.sum() <= 5 * 8**3
 
 
 def test_few_voxels_a_step_stand_for_the_whole_case(support: list[Support]) -> None:

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from adapters import FewShotSegmenter
+from adapters import FewShotSegmenter, segmenter
 from adapters.segmenter import choose_device, choose_support
+from featcache.card import Intensity, Preparation
 from featcache.errors import AdapterMismatchError, TaskError
+from featcache.extraction import extract
 from featcache.store import FeatureStore, StoreWriter
 
 
@@ -126,3 +128,15 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_device("auto") == "cpu"
     with pytest.raises(TaskError, match=r"--device cuda: torch finds no CUDA device.*--device cpu"):
         choose_device("cuda")
+
+
+def test_patches_follow_the_stored_order_of_axes(tmp_path: Any, fakes: Any) -> None:
+    """An LIA encoder's features are stored as (L, A, I): strides must not be taken axis by axis."""
+    card = fakes.conv_encoder(tmp_path / "fm.onnx", preparation=Preparation("LIA", None, Intensity("none")))
+    voxels = np.random.default_rng(0).normal(size=(20, 18, 8)).astype(np.float32)
+    fakes.write_scan(tmp_path / "scans" / "a.nii.gz", voxels, np.diag([1.0, 1.0, 5.0, 1.0]))
+    result = extract(tmp_path / "fm.onnx", tmp_path / "scans", tmp_path / "f.zarr")
+    store = FeatureStore.open(result.store)
+    assert card.output("l3").stride == (4, 4, 2)  # L, I, A
+    assert segmenter._levels(store, ["a"], ["l3"]) == ({"l3": 8}, (4, 2, 4))
+    assert segmenter._levels(store, ["a"], ["l1"])[1] == (1, 1, 1)

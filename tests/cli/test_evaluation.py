@@ -110,14 +110,15 @@ def test_labels_of_other_names_are_mapped_and_merged(places: tuple[Path, Path]) 
     assert "kidney" in part.notes[0]
 
 
-def test_labels_without_names_go_by_the_masks_values(places: tuple[Path, Path]) -> None:
+def test_labels_without_names_need_to_be_told(places: tuple[Path, Path]) -> None:
     masks, labels = places
     (labels / "labels.json").unlink()
     _save(labels / "b.nii.gz", _volume(liver=(1, 0), other=(7, 4)))
-    report = evaluate(masks, labels)
+    with pytest.raises(TaskError, match=r"no class names, the masks have \['liver', 'kidney'\].*--classes"):
+        evaluate(masks, labels)
+    report = evaluate(masks, labels, classes="liver=1,kidney=2")
     assert _outcomes(report) == EXPECTED | {("b", "kidney"): ("both_empty", None)}
-    assert "liver = 1, kidney = 2" in report.notes[0]
-    assert "[7]" in report.notes[1]
+    assert "[7]" in report.notes[-1]
     assert _outcomes(evaluate(masks, labels, classes="liver=1,kidney=2+7")) == EXPECTED
 
 
@@ -150,8 +151,10 @@ def test_present_classes_alone_are_annotated(places: tuple[Path, Path]) -> None:
     assert _outcomes(evaluate(masks, labels))["a", "kidney"] == ("false_alarm", 0.0)
     assert _outcomes(evaluate(masks, labels, annotated="present"))["a", "kidney"] == ("not_annotated", None)
     (labels / "labels.json").unlink()
-    assert _outcomes(evaluate(masks, labels))["a", "kidney"] == ("false_alarm", 0.0)
-    assert _outcomes(evaluate(masks, labels, annotated="present"))["a", "kidney"] == ("not_annotated", None)
+    told = "liver=1,kidney=2"
+    assert _outcomes(evaluate(masks, labels, classes=told))["a", "kidney"] == ("false_alarm", 0.0)
+    report = evaluate(masks, labels, classes=told, annotated="present")
+    assert _outcomes(report)["a", "kidney"] == ("not_annotated", None)
 
 
 def test_a_table_of_labels(places: tuple[Path, Path], tmp_path: Path) -> None:

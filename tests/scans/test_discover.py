@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from featcache.errors import ScanReadError
@@ -217,6 +219,16 @@ def test_layout(tmp_path: Path, layout: Layout) -> None:
 
 def _paths(found: Discovery, root: Path) -> dict[str, str]:
     return {case: label.path.relative_to(root).as_posix() for case, label in found.labels.items()}
+
+
+def test_a_table_gives_the_ids_that_its_folder_gives(tmp_path: Path) -> None:
+    for name in ("s/a.nii.gz", "s/deep/b.nii.gz"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(np.zeros((2, 2, 2), np.uint8), np.eye(4)), path)
+    (tmp_path / "t.csv").write_text("image\ns/a.nii.gz\ns/deep/b.nii.gz\n", encoding="utf-8")
+    by_table, by_folder = discover([tmp_path / "t.csv"]), discover([tmp_path / "s"])
+    assert {s.case for s in by_table.sources} == {s.case for s in by_folder.sources} == {"a", "deep__b"}
 
 
 def test_table_columns_reach_the_label(tmp_path: Path) -> None:
