@@ -80,7 +80,7 @@ def paper_recipe(shots: int, *, linear: bool) -> Recipe:
 
 
 def fast_recipe(shots: int, *, linear: bool) -> Recipe:
-    """Return numbers that reach at least the paper recipe's Dice in minutes on a CPU (benchmarks/README.md).
+    """Return numbers for a CPU and minutes; benchmarks/README.md says what they reach.
 
     ``linear`` keeps the paper's loss and learning rate, on sampled voxels of whole cases in place of patches.
     The other methods add cross-entropy: with Dice alone on small patches, a structure that is not in a patch
