@@ -74,6 +74,11 @@ class VoxelSample:
     annotated: torch.Tensor
 
 
+def channel_moments(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and standard deviation of each channel of voxels (n, C); a constant channel's is kept above 0."""
+    return features.mean(0), features.std(0).clamp(min=1e-6)
+
+
 def sample_voxels(support: Sequence[Support], random: np.random.Generator) -> VoxelSample:
     """Return voxels of all support cases: structures, their surroundings, and the rest of the scan."""
     features, values, weights, cases = [], [], [], []

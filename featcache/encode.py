@@ -14,7 +14,7 @@ from featcache.geometry import Grid, Triple
 from featcache.head import HeadSampler
 from featcache.prepare import PreparedVolume
 from featcache.stitch import Stitcher
-from featcache.windows import WindowPlan, plan_windows
+from featcache.windows import plan_windows
 
 
 class Encoder(Protocol):
@@ -96,8 +96,7 @@ def encode(
 
 def count_windows(shape: Triple, card: EncoderCard) -> int:
     """Return how many windows a prepared volume of `shape` takes."""
-    plan: WindowPlan = plan_windows(shape, card)
-    return plan.count
+    return plan_windows(shape, card).count
 
 
 def cut(voxels: NDArray[np.float32], start: Triple, size: Triple, pad_value: float) -> NDArray[np.float32]:

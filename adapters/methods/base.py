@@ -13,7 +13,7 @@ from torch import nn
 from adapters.methods.heads import own_head, regress
 from adapters.model import Adapter, HeadRows
 from adapters.recipe import Recipe, RecipeName, fast_recipe, paper_recipe
-from adapters.sampling import PatchBatches, Support, VoxelSample, sample_voxels
+from adapters.sampling import PatchBatches, Support, VoxelSample, channel_moments, sample_voxels
 from adapters.task import Task
 from adapters.training import Batches, OnStep, train
 from featcache.errors import TaskError
@@ -160,7 +160,7 @@ def with_residual(context: FitContext, residual: Callable[[int], nn.Module], rad
         start = head.weights
     else:
         features = context.sample.features
-        mean, deviation = features.mean(0), features.std(0).clamp(min=1e-6)
+        mean, deviation = channel_moments(features)
         if channels <= WIDEST_IN_FULL:
             projection = torch.diag(1 / deviation)
             start = head.weights * deviation

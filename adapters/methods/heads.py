@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from adapters.model import HeadRows
-from adapters.sampling import VoxelSample
+from adapters.sampling import VoxelSample, channel_moments
 from adapters.task import Task
 from featcache.errors import TaskError
 from featcache.head import LinearHead
@@ -75,7 +75,7 @@ def regress(sample: VoxelSample, task: Task) -> HeadRows:
             "or leave the class out with --classes"
         )
     features = sample.features[usable]
-    mean, deviation = features.mean(0), features.std(0).clamp(min=1e-6)
+    mean, deviation = channel_moments(features)
     weights = np.where(values > 0, _FOREGROUND, 1.0) * weights
     weights /= weights.mean()
     standard = ((features - mean) / deviation).numpy()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from adapters.model import Adapter, HeadRows
-from adapters.sampling import VoxelSample
+from adapters.sampling import VoxelSample, channel_moments
 
 
 def standardised(
@@ -25,7 +25,7 @@ def standardised(
         Turns a trained adapter without residual into one for features as they are, in place.
     """
     features = sample.features
-    mean, deviation = features.mean(0), features.std(0).clamp(min=1e-6)
+    mean, deviation = channel_moments(features)
     standard = dataclasses.replace(sample, features=(features - mean) / deviation)
     rows = HeadRows(head.weights * deviation, head.bias + head.weights @ mean, head.groups)
 
