@@ -16,7 +16,8 @@ test: setup
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" scripts/check
 
 demo: setup
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" python benchmarks/demo.py
+	rm -rf demo
+	$(VENV)/bin/featcache demo --out demo
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info

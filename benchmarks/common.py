@@ -13,6 +13,7 @@ from typing import Any
 
 from featcache.card_json import parse_card
 from featcache.encoder_tools import attach
+from featcache.encoders import model_path
 
 HERE = Path(__file__).resolve().parent
 SHARED = HERE.parents[1] / "shared" / "data"
@@ -27,9 +28,18 @@ def shared_data() -> Path:
 
 
 def encoder(name: str, work: Path) -> Path:
-    """Return a copy, in `work`, of a shared encoder with its card from benchmarks/cards attached."""
+    """Return a copy, in `work`, of a shared encoder with its card from benchmarks/cards attached.
+
+    "builtin" is the encoder that ships, "random" the same network with the weights that it began with.
+    """
     work.mkdir(parents=True, exist_ok=True)
     model = work / f"{name}.onnx"
+    if name == "builtin":
+        return model_path(name)
+    if name == "random":
+        from pretraining.export import export_random
+
+        return model if model.exists() else export_random(model)
     if not model.exists():
         part = model.with_suffix(".part.onnx")
         shutil.copy(shared_data() / "models" / f"{name}.onnx", part)

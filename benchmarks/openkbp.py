@@ -4,7 +4,8 @@
 
 Features of both levels of ct_i3resnet152_l1l2 at 1 x 1 x 1.25 mm over the body's bounding box (about 13 GB).
 Support cases are drawn from the support pool by the fold's number; Dice on the scans' own grid. The run
-resumes: extracted cases and finished fits are kept.
+resumes: extracted cases and finished fits are kept. `--encoder builtin` or `random` (the built-in network without its
+training) take the place of that encoder: 3 mm, about 1 GB.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from adapters.recipe import RecipeName
 from adapters.task import parse_classes, resolve
 from featcache import FeatureStore, extract
 
+DEFAULT = "ct_i3resnet152_l1l2"
 CORE = ("Brainstem", "SpinalCord", "RightParotid", "LeftParotid", "Mandible")
 
 
@@ -35,18 +37,20 @@ def main() -> None:
     parser.add_argument("--shots", default="1,5")
     parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--recipe", default="fast", choices=("fast", "paper"))
+    parser.add_argument("--encoder", default=DEFAULT, choices=(DEFAULT, "builtin", "random"))
     arguments = parser.parse_args()
     data = shared_data() / "openkbp"
-    model = encoder("ct_i3resnet152_l1l2", arguments.work)
+    model = encoder(arguments.encoder, arguments.work)
+    name = "openkbp" if arguments.encoder == DEFAULT else f"openkbp_{arguments.encoder}"
     begun = time.perf_counter()
-    extract(model, data / "cases.csv", arguments.work / "openkbp.zarr")
+    extract(model, data / "cases.csv", arguments.work / f"{name}.zarr")
     print(f"features ready, {time.perf_counter() - begun:.0f} s")
-    store = FeatureStore.open(arguments.work / "openkbp.zarr")
+    store = FeatureStore.open(arguments.work / f"{name}.zarr")
     with (data / "cases.csv").open() as file:
         split = {row["case"]: row["split"] for row in csv.DictReader(file)}
     pool = [c for c, s in split.items() if s == "support"]
     test = [c for c, s in split.items() if s == "test"]
-    kept = arguments.work / "runs.json"
+    kept = arguments.work / ("runs.json" if name == "openkbp" else f"runs_{arguments.encoder}.json")
     runs: list[dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else []
     recipe: RecipeName = "paper" if arguments.recipe == "paper" else "fast"
     for fold in range(arguments.folds):
@@ -59,7 +63,7 @@ def main() -> None:
                     runs.append({**key, **one(store, method, recipe, support, test, fold)})
                     kept.write_text(json.dumps(runs))
                     print({k: runs[-1][k] for k in (*key, "mean", "seconds")}, flush=True)
-    path = write_result("openkbp", {"classes": CORE, "test": test, "runs": runs})
+    path = write_result(name, {"classes": CORE, "test": test, "runs": runs})
     print(f"\n{table(runs)}\n\n{path}")
 
 

@@ -54,7 +54,9 @@ def _main(version: console.Version = False) -> None:
 
 @app.command()
 def extract(
-    model: Annotated[Path, typer.Option(help="ONNX file of the encoder, with its card.")],
+    model: Annotated[
+        Path, typer.Option(help="ONNX file of the encoder, with its card; or builtin (CT), builtin-mr (MR).")
+    ],
     inputs: Inputs,
     out: Annotated[Path, typer.Option(help="The store to make or to go on with.")] = Path("features.zarr"),
     labels: Labels = None,
@@ -156,12 +158,51 @@ def verify(store: Store = None) -> None:
     console.say(f"{path}: whole ({checked})")
 
 
+@app.command()
+def phantom(
+    out: Annotated[Path, typer.Option(help="Folder for scans/, labels/ and truth/.")] = Path("cohort"),
+    site: Annotated[
+        str, typer.Option(help="Whose scans: demo, mild, middle, hard, or a training site; see --sites.")
+    ] = "demo",
+    cases: Annotated[int, typer.Option(min=1, help="How many people.")] = 9,
+    labelled: Annotated[
+        int | None, typer.Option(min=0, help="How many get labels/; the others' are in truth/. Default: all.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the people and the scanner.")] = 0,
+    sites: Annotated[bool, typer.Option("--sites", help="List the sites and leave.")] = False,
+) -> None:
+    """Generate labelled CT scans of people who do not exist, to try everything on."""
+    from featcache.phantom import find_site, known_sites, write_cohort
+
+    if sites:
+        console.table(
+            "", ("site", "what", "structures"), [(s.name, s.about, len(s.annotated)) for s in known_sites()]
+        )
+        return
+    found = find_site(site)
+    with console.Steps("generate", "scans") as steps:
+        names = write_cohort(out, found, cases, labelled=labelled, seed=seed, on_case=steps.update)
+    console.say(f"{out}: {len(names)} scans of site {found.name}: {found.about}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path("demo"),
+) -> None:
+    """Show the main job from end to end on generated scans, with the built-in encoder; about 4 minutes."""
+    from cli.demo import run
+
+    run(out)
+
+
 @encoder.command()
 def inspect(model: Model, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """Show a model's inputs, outputs, strides, channels and card."""
+    """Show a model's inputs, outputs, strides, channels and card; builtin and builtin-mr are names."""
     from featcache.encoder_tools import probe_model
+    from featcache.encoders import model_path
     from featcache.onnxfile import read_card
 
+    model = model_path(model)
     probe = probe_model(model)
     try:
         card: dict[str, Any] | None = read_card(model).to_json()

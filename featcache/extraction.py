@@ -11,6 +11,7 @@ from featcache import __version__
 from featcache.card import EncoderCard
 from featcache.card_json import canonical_digest
 from featcache.encode import count_windows, encode, level_grid
+from featcache.encoders import model_path
 from featcache.errors import (
     CorruptStore,
     EncoderError,
@@ -99,7 +100,7 @@ def extract(
     Parameters
     ----------
     model : Path or str
-        ONNX file with an encoder card.
+        ONNX file with an encoder card, or the name of a built-in encoder (`featcache.encoders.BUILTIN`).
     inputs : Path, str or sequence of them
         What `featcache.scans.discover` takes.
     out : Path or str
@@ -116,7 +117,7 @@ def extract(
         Where nothing can be done at all; errors of single cases are in the result.
     """
     options = options or ExtractOptions()
-    path = Path(model)
+    path = model_path(model)
     card = read_card(path)
     places = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     found = discover([Path(p) for p in places], None if labels is None else Path(labels))

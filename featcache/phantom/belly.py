@@ -22,15 +22,19 @@ def paint_solid_organs(canvas: Canvas, person: Person, trunk: Trunk) -> None:
 
 def _spleen(canvas: Canvas, person: Person, trunk: Trunk) -> None:
     size = person.around(1.0, 0.12) * (1.5 if "large_spleen" in person.findings else 1.0)
-    centre = np.array([-104.0, -6, 52 - 0.6 * person.breath]) + person.vary(6, 3)
-    region, outer = canvas.blob_distance(centre, np.array([46, 56, 50]) * size, shapes.rotation(*(np.array([28, 0, -20]) + person.vary(10, 3))))
-    hollow = shapes.ellipsoid(canvas.at(region), centre + (50 * size, 26, -4), np.array([46, 58, 76]))
+    centre = np.array([-98.0, -6, 50 - 0.6 * person.breath]) + person.vary(6, 3)
+    region, outer = canvas.blob_distance(
+        centre, np.array([46, 62, 58]) * size, shapes.rotation(*(np.array([28, 0, -20]) + person.vary(10, 3)))
+    )
+    hollow = shapes.ellipsoid(
+        canvas.at(region), centre + np.array([70 * size, 38, -6]), np.array([50, 62, 80])
+    )
     inside = shapes.smooth_maximum(outer, np.asarray(-hollow, np.float32), 9)
     room = np.maximum(trunk.cage[region] + 7, trunk.dome[region] + 5)
     inside = shapes.smooth_maximum(inside, np.asarray(room, np.float32), 6) + canvas.roughness(region, 1.4)
     canvas.paint(region, inside, "spleen", "spleen")
     if person.random.random() < 0.12:
-        canvas.blob(centre + (32, 14, -25), (6, 6, 6), "spleen")
+        canvas.blob(centre + np.array([32, 14, -25]), (6, 6, 6), "spleen")
 
 
 def _liver(canvas: Canvas, person: Person, trunk: Trunk) -> None:
@@ -41,25 +45,38 @@ def _liver(canvas: Canvas, person: Person, trunk: Trunk) -> None:
     region = canvas.box((-110, -70, -150), (150, 150, 135))
     points = canvas.sparse(region)
     x, y, _ = points
-    right = shapes.ellipsoid(points, (76, 24, 38 + down / 2 - low), np.array([76, 92, 88 - down]) * size, shapes.rotation(0, 10, 8))
-    left = shapes.ellipsoid(points, (2 - reach / 2, 84, 58 - low), (66 + reach, 34 * size, 38 * size), shapes.rotation(-12, 8, -8))
-    tail = shapes.ellipsoid(points, (104, 8, -22 + down - low), (30, 52, 66 - down), shapes.rotation(8, -8, 0))
+    right = shapes.ellipsoid(
+        points,
+        (76, 24, 32 + down / 2 - low),
+        np.array([94, 106, 96 - down]) * size,
+        shapes.rotation(0, 10, 8),
+    )
+    left = shapes.ellipsoid(
+        points, (2 - reach / 2, 84, 58 - low), (66 + reach, 34 * size, 38 * size), shapes.rotation(-12, 8, -8)
+    )
+    tail = shapes.ellipsoid(
+        points, (100, 12, -22 + down - low), (40, 66, 74 - down), shapes.rotation(8, -8, 0)
+    )
     liver = shapes.smooth_minimum(shapes.smooth_minimum(right, left, 24), tail, 22)
-    under = shapes.ellipsoid(points, (4, 48, -34 - low), (66, 66, 66))
+    under = shapes.ellipsoid(points, (-4, 54, -44 - low), (58, 60, 60))
     hilum = shapes.ellipsoid(points, (18, 42, 20), (26, 18, 14), shapes.rotation(0, 0, 30))
     column = shapes.ellipse(x, y - 4, np.float32(36), np.float32(38))
     liver = shapes.smooth_maximum(liver, np.asarray(-under, np.float32), 16)
     liver = shapes.smooth_maximum(liver, np.asarray(-np.minimum(hilum, column), np.float32), 8)
     liver = canvas.dense(region, liver)
     z = canvas.at(region)[2]
-    room = np.maximum(np.maximum(trunk.dome[region] + 3.5, trunk.cage[region] + 7.5 - 4 * (z < -10)), trunk.belly[region] + 2)
+    room = np.maximum(
+        np.maximum(trunk.dome[region] + 3.5, trunk.cage[region] + 7.5 - 4 * (z < -10)),
+        trunk.belly[region] + 2,
+    )
     liver = shapes.smooth_maximum(liver, np.asarray(room, np.float32), 4) + canvas.roughness(region, 1.5)
     canvas.paint(region, liver, "liver", "liver")
     inside = liver < -3
     random = person.random
     hepatic = np.array([24.0, 30, 82])
-    for end in ((110, 20, 50), (80, 75, 50), (0, 85, 66), (100, -20, 40), (60, 100, 30)):
-        bend = (hepatic + np.array(end)) / 2 + random.normal(0, 9, 3)
+    drained = ((110, 20, 50), (80, 75, 50), (0, 85, 66), (100, -20, 40), (60, 100, 30))
+    for end in np.array(drained, float):
+        bend = (hepatic + end) / 2 + random.normal(0, 9, 3)
         _within(canvas, [(*hepatic, 5), (*bend, 4.2), (*end, 2)], "portal_blood", inside, region)
     gate = np.array([34.0, 50, 26])
     for _ in range(9):
@@ -69,13 +86,21 @@ def _liver(canvas: Canvas, person: Person, trunk: Trunk) -> None:
     for finding, tissue in (("liver_cysts", "cyst"), ("liver_lesions", "lesion")):
         for _ in range(int(random.integers(1, 7)) if finding in person.findings else 0):
             spot = (random.uniform(0, 125), random.uniform(-25, 100), random.uniform(-10, 85))
-            where, distance = canvas.blob_distance(spot, random.uniform(4, 22) * random.uniform(0.8, 1.2, 3), rough=1.0)
+            where, distance = canvas.blob_distance(
+                spot, random.uniform(4, 22) * random.uniform(0.8, 1.2, 3), rough=1.0
+            )
             mask = np.zeros(canvas.rough.shape, bool)
             mask[region] = inside
             canvas.paint(where, distance, tissue, "keep", mask[where])
 
 
-def _within(canvas: Canvas, knots: list[tuple[float, ...]], tissue: str, inside: np.ndarray, region: tuple[slice, slice, slice]) -> None:
+def _within(
+    canvas: Canvas,
+    knots: list[tuple[float, ...]],
+    tissue: str,
+    inside: np.ndarray,
+    region: tuple[slice, slice, slice],
+) -> None:
     found = canvas.tube_distance(shapes.curve(knots, 4))
     if found is None:
         return
@@ -90,10 +115,14 @@ def _kidneys(canvas: Canvas, person: Person, trunk: Trunk) -> None:
     for side, label in ((1, "kidney_right"), (-1, "kidney_left")):
         if side == missing:
             continue
-        centre = np.array([side * 62.0, -2, (-22 if side > 0 else -6) - 0.25 * person.breath]) + person.vary(6, 3) * (1, 0.7, 1.6)
+        centre = np.array([side * 62.0, -2, (-22 if side > 0 else -6) - 0.25 * person.breath]) + person.vary(
+            6, 3
+        ) * (1, 0.7, 1.6)
         size = person.around(1.0, 0.07) * (1.13 if missing else 1.0) * (1 - 0.002 * max(person.age - 60, 0))
         radii = np.array([27, 24, 55]) * size
-        turn = shapes.rotation(-12 + person.vary(5)[0], side * (11 + person.vary(4)[0]), side * (-32 + person.vary(8)[0]))
+        turn = shapes.rotation(
+            -12 + person.vary(5)[0], side * (11 + person.vary(4)[0]), side * (-32 + person.vary(8)[0])
+        )
         region, distance = canvas.blob_distance(centre, radii, turn, 1.2)
         notch = centre + turn @ np.array([-side * 27.0 * size, 5, 0])
         sinus = shapes.ellipsoid(canvas.at(region), notch, np.array([17, 9, 17]) * size, turn)
@@ -102,37 +131,50 @@ def _kidneys(canvas: Canvas, person: Person, trunk: Trunk) -> None:
         free = (trunk.belly[region] < 2) | (canvas.at(region)[1] > -36)
         canvas.paint(region, kidney - halo, "visceral_fat", None, free)
         canvas.paint(region, kidney, "renal_cortex", label)
-        inner = np.asarray(np.maximum(kidney + 6.5, -(sinus - 13)), np.float32)
         points = canvas.at(region)
         columns = canvas.roughness(region, 3.2)
-        canvas.paint(region, np.asarray(kidney + 8.0 + columns, np.float32), "renal_medulla", "keep", distance < 0)
-        canvas.paint(region, np.asarray(sinus - 4.5 + columns * 0.6, np.float32), "visceral_fat", "keep", kidney < 0)
+        canvas.paint(
+            region, np.asarray(kidney + 8.0 + columns, np.float32), "renal_medulla", "keep", distance < 0
+        )
+        canvas.paint(
+            region, np.asarray(sinus - 4.5 + columns * 0.6, np.float32), "visceral_fat", "keep", kidney < 0
+        )
         wide = 13 if "hydronephrosis" in person.findings and side == random.choice([-1, 1]) else 4.0
         pelvis = shapes.ellipsoid(points, notch, (wide + 3, wide, wide * 1.8), turn)
         canvas.paint(region, np.asarray(pelvis, np.float32), "renal_pelvis", "keep")
-        del inner
-        canvas.tube([(*notch, 2.5), (side * 36, 14, -70, 2.2), (side * 40, 26, -130, 2.2)], "gut_wall", steps=4)
-        canvas.tube([(side * 7, 33, -8, 3), (side * 26, 20, -10, 3), (*notch, 2.6)], "arterial_blood", steps=4)
-        canvas.tube([(24 if side > 0 else 16, 37, -6, 4.5), (side * 26 + 4, 28, -8, 4.5), (*notch, 4)], "caval_blood", steps=4)
+        canvas.tube(
+            [(*notch, 2.5), (side * 36, 14, -70, 2.2), (side * 40, 26, -130, 2.2)], "gut_wall", steps=4
+        )
+        canvas.tube(
+            [(side * 7, 33, -8, 3), (side * 26, 20, -10, 3), (*notch, 2.6)], "arterial_blood", steps=4
+        )
+        canvas.tube(
+            [(24 if side > 0 else 16, 37, -6, 4.5), (side * 26 + 4, 28, -8, 4.5), (*notch, 4)],
+            "caval_blood",
+            steps=4,
+        )
         for _ in range(int(random.integers(1, 4)) if "kidney_cysts" in person.findings else 0):
             pole = centre + turn @ (random.normal(0, 1, 3) * radii * 0.5)
-            canvas.blob(pole, random.uniform(4, 19) * np.ones(3), "cyst", label if random.random() < 0.5 else None)
+            canvas.blob(
+                pole, random.uniform(4, 19) * np.ones(3), "cyst", label if random.random() < 0.5 else None
+            )
 
 
 def _adrenals(canvas: Canvas, person: Person) -> None:
     for side, label in ((1, "adrenal_gland_right"), (-1, "adrenal_gland_left")):
-        top = np.array([side * 33.0 - (4 if side < 0 else 0), 14 + (8 if side < 0 else 0), 40.0 + (4 if side > 0 else 0)]) + person.vary(3, 3)
+        top = np.array(
+            [side * 33.0 - (4 if side < 0 else 0), 14 + (8 if side < 0 else 0), 40.0 + (4 if side > 0 else 0)]
+        ) + person.vary(3, 3)
         thick = person.around(3.6, 0.12)
         region = canvas.box(top - 28, top + 28)
         if 0 in canvas.rough[region].shape:
             continue
         x, y, z = canvas.at(region)
         pieces = []
-        for out, back, long in ((-2, -16, 15), (11, -15, 14)):
-            a, b = top + (0, 4, 0), top + (side * out, back, -8)
+        for out, back in ((-2, -16), (11, -15)):
+            a, b = top + np.array([0, 4, 0]), top + np.array([side * out, back, -8])
             flat = (x, y, (z - top[2]) * 0.42 + top[2])
             pieces.append(shapes.segment(flat, a * (1, 1, 1), b, (thick, thick * 0.8)))
-            del long
         gland = np.minimum(*pieces) + canvas.roughness(region, 0.5)
         gland = np.maximum(gland, np.abs(z - top[2] + 3) - 17)
         canvas.paint(region, np.asarray(gland - 3 - 0.08 * person.visceral, np.float32), "visceral_fat")
@@ -143,9 +185,17 @@ def _veins_and_pancreas(canvas: Canvas, person: Person) -> None:
     shift = person.vary(5, 3)
     rise = person.vary(9)[0]
     wide = person.around(1.0, 0.09) * (1.06 - 0.003 * max(person.age - 50, 0))
-    gland = np.array([
-        (34, 42, -34, 12), (30, 48, -18, 15), (16, 54, -2, 12), (-4, 62, 6, 9.5), (-28, 58, 12 + rise / 3, 10), (-56, 38, 20 + rise, 10),
-        (-84, 18, 30 + rise, 8.5)])  # fmt: skip
+    gland = np.array(
+        [
+            (34, 42, -34, 12),
+            (30, 48, -18, 15),
+            (16, 54, -2, 12),
+            (-4, 62, 6, 9.5),
+            (-28, 58, 12 + rise / 3, 10),
+            (-56, 38, 20 + rise, 10),
+            (-84, 18, 30 + rise, 8.5),
+        ]
+    )
     gland[:, :3] += shift * np.array([1, 1, 1])
     gland[:, 3] *= wide
     path = shapes.curve(gland.tolist(), 5)
@@ -156,24 +206,59 @@ def _veins_and_pancreas(canvas: Canvas, person: Person) -> None:
         canvas.paint(region, distance - 3 - 0.05 * person.visceral, "visceral_fat")
         canvas.paint(region, distance + lobules, "pancreas", "pancreas")
     cava = person.around(11.5, 0.12)
-    flat = [(17, 32, -115, cava * 0.9), (22, 33, -60, cava), (24, 35, 0, cava), (25, 32, 50, cava * 1.1), (25, 34, 90, cava * 1.2),
-            (24, 52, 118, cava * 1.2)]  # fmt: skip
+    flat = [
+        (17, 32, -115, cava * 0.9),
+        (22, 33, -60, cava),
+        (24, 35, 0, cava),
+        (25, 32, 50, cava * 1.1),
+        (25, 34, 90, cava * 1.2),
+        (24, 52, 118, cava * 1.2),
+    ]
     canvas.tube([(a, b, c, r + 1.5) for a, b, c, r in flat], "visceral_fat", "keep", steps=3)
     canvas.tube(flat, "caval_blood", "inferior_vena_cava", steps=5, rough=1.0)
     for side in (-1, 1):
-        canvas.tube([(17, 32, -113, 8), (side * 26 + 6, 24, -145, 7), (side * 52, 26, -190, 6.5), (side * 66, 70, -240, 6), (side * 74, 84, -290, 6)],
-                    "caval_blood", steps=4)  # fmt: skip
+        canvas.tube(
+            [
+                (17, 32, -113, 8),
+                (side * 26 + 6, 24, -145, 7),
+                (side * 52, 26, -190, 6.5),
+                (side * 66, 70, -240, 6),
+                (side * 74, 84, -290, 6),
+            ],
+            "caval_blood",
+            steps=4,
+        )
     portal = person.around(6.6, 0.1)
     confluence = np.array([12.0, 45, 2]) + shift
-    canvas.tube([(*confluence, portal), (22, 47, 16, portal), (36, 50, 28, portal * 0.95), (52, 46, 34, portal * 0.7)], "portal_blood",
-                "portal_vein_and_splenic_vein", steps=5)  # fmt: skip
+    canvas.tube(
+        [
+            (*confluence, portal),
+            (22, 47, 16, portal),
+            (36, 50, 28, portal * 0.95),
+            (52, 46, 34, portal * 0.7),
+        ],
+        "portal_blood",
+        "portal_vein_and_splenic_vein",
+        steps=5,
+    )
     row = gland[2:].copy()
     row[:, 1] -= 9 * wide
     row[:, 3] = portal * 0.72
-    canvas.tube([(*confluence, portal * 0.8), *row[1:].tolist()], "portal_blood", "portal_vein_and_splenic_vein", steps=5)
-    canvas.tube([(*confluence, 5.4), (12, 52, -30, 5), (8, 58, -80, 4), (30, 66, -120, 2.5)], "portal_blood", steps=4)
-    canvas.tube([(-7, 33, 4, 4), (-4, 46, -14, 3.8), (0, 56, -50, 3.4), (6, 64, -110, 2)], "arterial_blood", steps=4)
-    canvas.tube([(-8, 32, 20, 4), (-8, 44, 22, 3.6), (14, 50, 24, 2.8), (30, 52, 26, 2.2)], "arterial_blood", steps=4)
+    canvas.tube(
+        [(*confluence, portal * 0.8), *row[1:].tolist()],
+        "portal_blood",
+        "portal_vein_and_splenic_vein",
+        steps=5,
+    )
+    canvas.tube(
+        [(*confluence, 5.4), (12, 52, -30, 5), (8, 58, -80, 4), (30, 66, -120, 2.5)], "portal_blood", steps=4
+    )
+    canvas.tube(
+        [(-7, 33, 4, 4), (-4, 46, -14, 3.8), (0, 56, -50, 3.4), (6, 64, -110, 2)], "arterial_blood", steps=4
+    )
+    canvas.tube(
+        [(-8, 32, 20, 4), (-8, 44, 22, 3.6), (14, 50, 24, 2.8), (30, 52, 26, 2.2)], "arterial_blood", steps=4
+    )
 
 
 def _gallbladder(canvas: Canvas, person: Person) -> None:
@@ -187,7 +272,12 @@ def _gallbladder(canvas: Canvas, person: Person) -> None:
     canvas.tube(pear, "bile", "gallbladder", steps=4, rough=0.6)
     if "gallstones" in person.findings:
         for _ in range(int(person.random.integers(1, 5))):
-            canvas.blob(end + person.random.normal(0, 4, 3) + (0, -7 * full, 0), person.random.uniform(2, 5) * np.ones(3), "cartilage", "gallbladder")
+            canvas.blob(
+                end + person.random.normal(0, 4, 3) + (0, -7 * full, 0),
+                person.random.uniform(2, 5) * np.ones(3),
+                "cartilage",
+                "gallbladder",
+            )
 
 
 def paint_bladder(canvas: Canvas, person: Person) -> None:
@@ -196,8 +286,18 @@ def paint_bladder(canvas: Canvas, person: Person) -> None:
     radii = np.array([36, 30, 30]) * full
     centre = np.array([0.0, 62, -262 + 14 * (full - 1)]) + person.vary(3, 3)
     if person.woman and person.age < 90:
-        canvas.blob(centre + (person.vary(6)[0], -34, 12), np.array([26, 22, 30]) * person.around(1.0, 0.15), "muscle", rough=2)
+        canvas.blob(
+            centre + np.array([person.vary(6)[0], -34, 12]),
+            np.array([26, 22, 30]) * person.around(1.0, 0.15),
+            "muscle",
+            rough=2,
+        )
     else:
-        canvas.blob(centre + (0, -8, -34), np.array([24, 19, 20]) * person.around(1.0, 0.2), "muscle", rough=1)
+        canvas.blob(
+            centre + np.array([0, -8, -34]),
+            np.array([24, 19, 20]) * person.around(1.0, 0.2),
+            "muscle",
+            rough=1,
+        )
     canvas.blob(centre, radii + person.around(3.0, 0.25), "gut_wall", "urinary_bladder", rough=1.2)
     canvas.blob(centre, radii, "urine", "urinary_bladder", rough=1.2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,7 +19,9 @@ MARGIN = 26.0
 """No point is displaced by more than this, mm: a shape's box is widened by it."""
 
 
-def smooth_noise(axes: Sequence[NDArray[np.float64]], wavelength: float, random: np.random.Generator) -> Array:
+def smooth_noise(
+    axes: Sequence[NDArray[np.float64]], wavelength: float, random: np.random.Generator
+) -> Array:
     """Smooth noise of deviation about 1 on a grid given by its axes (mm): a cubic B-spline of random knots."""
     matrices = []
     for axis in axes:
@@ -134,7 +137,12 @@ class Canvas:
         return noise
 
     def paint(
-        self, region: Region, distance: Array, tissue: str, label: str | None = None, over: NDArray[np.bool_] | None = None
+        self,
+        region: Region,
+        distance: Array,
+        tissue: str,
+        label: str | None = None,
+        over: NDArray[np.bool_] | None = None,
     ) -> None:
         """Cover the inside of a shape with a tissue.
 
@@ -157,7 +165,9 @@ class Canvas:
         )
         self.paint_at(flat, distance[found], tissue, label)
 
-    def paint_at(self, flat: NDArray[np.int64], distance: Array, tissue: str, label: str | None = None) -> None:
+    def paint_at(
+        self, flat: NDArray[np.int64], distance: Array, tissue: str, label: str | None = None
+    ) -> None:
         """Paint as `paint` does where the distances belong to voxels given by their flat index."""
         share = np.clip(0.5 - distance / self._edge, 0, 1)
         inside, rim = share >= 0.5, (share > 0) & (share < 0.5)
@@ -175,8 +185,15 @@ class Canvas:
         part[here] = 1 - share[rim]
 
     def tube(
-        self, knots: Sequence[Sequence[float]], tissue: str, label: str | None = None, *, steps: int = 6,
-        rough: float = 0.0, grow: float = 0.0, over: NDArray[np.bool_] | None = None,
+        self,
+        knots: Sequence[Sequence[float]],
+        tissue: str,
+        label: str | None = None,
+        *,
+        steps: int = 6,
+        rough: float = 0.0,
+        grow: float = 0.0,
+        over: NDArray[np.bool_] | None = None,
     ) -> tuple[Region, Array] | None:
         """Paint a tube through knots (x, y, z, radius); its region and distances come back, None outside the grid."""
         found = self.tube_distance(shapes.curve(knots, steps), grow)
@@ -191,7 +208,7 @@ class Canvas:
     def tube_distance(self, path: NDArray[np.float64], grow: float = 0.0) -> tuple[Region, Array] | None:
         """Distance to a tube along a path (n, 4) of positions and radii."""
         pieces = []
-        for a, b in zip(path[:-1], path[1:], strict=True):
+        for a, b in pairwise(path):
             reach = max(a[3], b[3]) + grow + 4
             box = self.box(np.minimum(a[:3], b[:3]) - reach, np.maximum(a[:3], b[:3]) + reach)
             if all(side.start < side.stop for side in box):
@@ -211,8 +228,15 @@ class Canvas:
         return region, distance  # type: ignore[return-value]
 
     def blob(
-        self, centre: ArrayLike, radii: ArrayLike, tissue: str, label: str | None = None, *,
-        turn: NDArray[np.float64] | None = None, rough: float = 0.0, halo: tuple[float, str] | None = None,
+        self,
+        centre: ArrayLike,
+        radii: ArrayLike,
+        tissue: str,
+        label: str | None = None,
+        *,
+        turn: NDArray[np.float64] | None = None,
+        rough: float = 0.0,
+        halo: tuple[float, str] | None = None,
     ) -> tuple[Region, Array]:
         """Paint a roughened ellipsoid, optionally in a halo (mm, tissue) of another tissue."""
         region, distance = self.blob_distance(centre, radii, turn, rough)

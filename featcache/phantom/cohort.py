@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,13 +63,11 @@ def generate(site: Site, number: int, *, seed: int = 0) -> PhantomScan:
     axes = _axes(person, acquisition, finer)
     canvas = place(person, axes)
     _paint(canvas, person, acquisition)
-    spacing = (*acquisition.spacing[:2], thick / finer)
     clean = hounsfield(canvas, person, phase)
     middle = slice(finer // 2, None, finer)
     labels, tissue = canvas.label[:, :, middle], canvas.tissue[:, :, middle]
     if finer > 1:
         clean = clean.reshape(*clean.shape[:2], -1, finer).mean(-1)
-    del spacing
     image = scan(clean, acquisition.spacing, person, acquisition)
     if acquisition.field_of_view is not None:
         x, y = (axis - axis.mean() for axis in axes[:2])
@@ -85,16 +84,25 @@ def generate(site: Site, number: int, *, seed: int = 0) -> PhantomScan:
         affine = turn @ affine
     affine[:3, 3] += random.uniform(-150, 150, 3).round(1)
     turned = [
-        _store(array, affine, acquisition.orientation) for array in (np.rint(image).astype(np.int16), labels, tissue)
+        _store(array, affine, acquisition.orientation)
+        for array in (np.rint(image).astype(np.int16), labels, tissue)
     ]
     return PhantomScan(turned[0][0], turned[1][0], turned[2][0], turned[0][1])
 
 
-def _axes(person: Person, acquisition: Acquisition, finer: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def _axes(
+    person: Person, acquisition: Acquisition, finer: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     random = person.random
     wide = acquisition.field_of_view
     if wide is None:
-        wide = float(np.clip(330 * person.scale[0] + 2.4 * person.fat + 25 + (90 if acquisition.arms != "up" else 0), 300, 520))
+        wide = float(
+            np.clip(
+                330 * person.scale[0] + 2.4 * person.fat + 25 + (90 if acquisition.arms != "up" else 0),
+                300,
+                520,
+            )
+        )
     shift = random.normal(0, acquisition.off_centre, 3).clip(-40, 40)
     front = 32 * person.scale[1] + 0.25 * person.fat
     low, high = (end * person.scale[2] + shift[2] for end in acquisition.coverage)
@@ -102,7 +110,11 @@ def _axes(person: Person, acquisition: Acquisition, finer: int) -> tuple[NDArray
         middle + (np.arange(n) - (n - 1) / 2) * step
         for middle, n, step in (
             (shift[0], round(wide / acquisition.spacing[0]), acquisition.spacing[0]),
-            (front + 0.5 * shift[1], round(wide * (1 if acquisition.field_of_view else 0.86) / acquisition.spacing[1]), acquisition.spacing[1]),
+            (
+                front + 0.5 * shift[1],
+                round(wide * (1 if acquisition.field_of_view else 0.86) / acquisition.spacing[1]),
+                acquisition.spacing[1],
+            ),
         )
     )
     step = acquisition.spacing[2] / finer
@@ -131,24 +143,42 @@ def _paint(canvas: Canvas, person: Person, acquisition: Acquisition) -> None:
         paint_table(canvas, float(canvas.axes[1][solid[0]]) if len(solid) else -100.0)
 
 
-def _store(array: NDArray[np.generic], affine: NDArray[np.float64], orientation: str) -> tuple[NDArray, NDArray[np.float64]]:  # type: ignore[type-arg]
+def _store(
+    array: NDArray[np.generic], affine: NDArray[np.float64], orientation: str
+) -> tuple[NDArray, NDArray[np.float64]]:  # type: ignore[type-arg]
     from nibabel import orientations as o
 
-    change = o.ornt_transform(o.io_orientation(np.diag(np.sign(np.diag(np.ones((4, 4)))))), o.axcodes2ornt(orientation))
+    change = o.ornt_transform(o.axcodes2ornt("RAS"), o.axcodes2ornt(orientation))
     turned = np.ascontiguousarray(o.apply_orientation(array, change))
     return turned, affine @ o.inv_ornt_aff(change, array.shape)
 
 
-def write_cohort(folder: Path, site: Site, cases: int, *, labelled: int | None = None, seed: int = 0) -> list[str]:
-    """Write scans, label maps of the first `labelled` cases (default all) and of the others; case names come back.
+def write_cohort(
+    folder: Path,
+    site: Site,
+    cases: int,
+    *,
+    labelled: int | None = None,
+    seed: int = 0,
+    on_case: Callable[[int, int, str], None] | None = None,
+) -> list[str]:
+    """Write a site's scans and label maps as NIfTI; the cases' names come back.
 
-    `scans/`, `labels/` and `truth/` get .nii.gz files and, the latter two, a labels.json.
+    `scans/` gets every scan, `labels/` the label maps of the first `labelled` cases (default: of all), `truth/` the
+    others'; a labels.json beside label maps names the classes. What is there already is replaced.
+
+    Parameters
+    ----------
+    on_case
+        Told how many of how many cases are done, and the name of the one that begins.
     """
     given = cases if labelled is None else labelled
     keep = np.array([value if name in site.annotated else 0 for name, value in STRUCTURES.items()], np.uint8)
     classes = {name: value for name, value in STRUCTURES.items() if value == 0 or name in site.annotated}
     names = [f"{site.name}_{number:02d}" for number in range(cases)]
     for number, name in enumerate(names):
+        if on_case is not None:
+            on_case(number, cases, name)
         made = generate(site, number, seed=seed)
         target = "labels" if number < given else "truth"
         for part in ("scans", target):

@@ -11,8 +11,27 @@ from scipy.interpolate import PchipInterpolator
 from featcache.phantom.canvas import Canvas, smooth_noise
 
 VERTEBRA_HEIGHTS = (
-    -178, -143, -107, -71, -35, 0, 31, 60, 87, 113, 138, 162, 186, 209, 231, 252, 272, 290, 306, 321,
-)  # fmt: skip
+    -178,
+    -143,
+    -107,
+    -71,
+    -35,
+    0,
+    31,
+    60,
+    87,
+    113,
+    138,
+    162,
+    186,
+    209,
+    231,
+    252,
+    272,
+    290,
+    306,
+    321,
+)
 """Centres of the vertebrae from S1 over L5..L1 and T12..T1 to C6 above the middle of L1, mm."""
 L1 = 5
 T12, T1 = 6, 17
@@ -72,9 +91,21 @@ class Person:
 
 
 FINDINGS = (
-    "liver_cysts", "liver_lesions", "kidney_cysts", "effusion", "large_spleen", "no_gallbladder",
-    "no_kidney", "ascites", "lung_nodules", "aneurysm", "hydronephrosis", "large_heart", "calcified_aorta", "gallstones",
-)  # fmt: skip
+    "liver_cysts",
+    "liver_lesions",
+    "kidney_cysts",
+    "effusion",
+    "large_spleen",
+    "no_gallbladder",
+    "no_kidney",
+    "ascites",
+    "lung_nodules",
+    "aneurysm",
+    "hydronephrosis",
+    "large_heart",
+    "calcified_aorta",
+    "gallstones",
+)
 
 
 def draw_person(population: Population, random: np.random.Generator) -> Person:
@@ -124,7 +155,8 @@ def place(
     )
     amount = 0.9 * person.variation
     fields = [
-        (smooth_noise(axes, 75, random) * 4.5 + smooth_noise(axes, 32, random) * 1.1) * amount for _ in range(3)
+        (smooth_noise(axes, 75, random) * 4.5 + smooth_noise(axes, 32, random) * 1.1) * amount
+        for _ in range(3)
     ]
     sway = person.scoliosis[0] * np.sin(z / 75 + person.scoliosis[1])
     arch = PchipInterpolator([-400, -230, -90, 130, 300, 420], np.array([-1.4, -1.0, 1.0, -1.1, 0.3, 1.2]))(z)

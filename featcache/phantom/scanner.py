@@ -98,7 +98,9 @@ def hounsfield(canvas: Canvas, person: Person, phase: Phase) -> Array:
     return mixed
 
 
-def scan(clean: Array, spacing: tuple[float, float, float], person: Person, acquisition: Acquisition) -> Array:
+def scan(
+    clean: Array, spacing: tuple[float, float, float], person: Person, acquisition: Acquisition
+) -> Array:
     """What the scanner makes of it: blur, noise that grows with girth, streaks, metal artefacts; same grid."""
     random = person.random
     image = np.clip(clean, -1024, 3071)
@@ -106,7 +108,9 @@ def scan(clean: Array, spacing: tuple[float, float, float], person: Person, acqu
     if metal.any():
         image = image + _metal_streaks(metal, spacing, random)
     in_plane = acquisition.sharpness
-    image = ndimage.gaussian_filter(image, [in_plane / spacing[0], in_plane / spacing[1], 0.35 * max(spacing[2], 1) / spacing[2]])
+    image = ndimage.gaussian_filter(
+        image, [in_plane / spacing[0], in_plane / spacing[1], 0.35 * max(spacing[2], 1) / spacing[2]]
+    )
     water = np.clip(image / 1000 + 1, 0, 2.2)
     area = water.sum((0, 1)) * spacing[0] * spacing[1]
     girth = 2 * np.sqrt(area / np.pi)
@@ -121,14 +125,17 @@ def scan(clean: Array, spacing: tuple[float, float, float], person: Person, acqu
     through = water.sum(0) * spacing[0]
     hard = np.clip(np.exp((through - 370) / 80) - 0.3, 0, 4) * 0.35
     lines = random.standard_normal(image.shape, np.float32)
-    lines = ndimage.uniform_filter1d(lines, max(3, int(90 / spacing[0])), 0) * np.sqrt(max(3, int(90 / spacing[0])))
+    long = max(3, int(90 / spacing[0]))
+    lines = ndimage.uniform_filter1d(lines, long, 0) * np.sqrt(long)
     noise += lines * (hard * level)[None]
     factor, shift = acquisition.calibration
     image = (image + 1000) * factor - 1000 + shift + noise
-    return np.clip(image, -1024, 3071).astype(np.float32)
+    return np.asarray(np.clip(image, -1024, 3071), np.float32)
 
 
-def _metal_streaks(metal: NDArray[np.bool_], spacing: tuple[float, float, float], random: np.random.Generator) -> Array:
+def _metal_streaks(
+    metal: NDArray[np.bool_], spacing: tuple[float, float, float], random: np.random.Generator
+) -> Array:
     """Bright and dark rays around metal, slice by slice, dying off with the distance."""
     streaks = np.zeros(metal.shape, np.float32)
     x, y = (np.arange(n, dtype=np.float32) * s for n, s in zip(metal.shape[:2], spacing[:2], strict=True))
@@ -137,7 +144,10 @@ def _metal_streaks(metal: NDArray[np.bool_], spacing: tuple[float, float, float]
         for cx, cy in ndimage.center_of_mass(metal[:, :, z], parts, range(1, min(count, 4) + 1)):
             dx, dy = x[:, None] - cx * spacing[0], y[None] - cy * spacing[1]
             angle, reach = np.arctan2(dy, dx), np.hypot(dx, dy) + 6
-            rays = sum(np.cos(k * angle + random.uniform(0, 6.3)) * random.uniform(0.3, 1) for k in (2, 7, 13, 22, 31))
+            rays = sum(
+                np.cos(k * angle + random.uniform(0, 6.3)) * random.uniform(0.3, 1)
+                for k in (2, 7, 13, 22, 31)
+            )
             streaks[:, :, z] += np.asarray(rays, np.float32) * 2600 / reach
     return np.clip(streaks, -700, 700)
 
@@ -163,7 +173,11 @@ def paint_metal(canvas: Canvas, person: Person) -> None:
     side = float(person.random.choice([-1, 1]))
     if kind == "hip":
         canvas.blob((side * 102, 42, -264), (22, 22, 22), "metal")
-        canvas.tube([(side * 104, 40, -268, 8), (side * 128, 32, -295, 8), (side * 142, 26, -360, 7)], "metal", steps=3)
+        canvas.tube(
+            [(side * 104, 40, -268, 8), (side * 128, 32, -295, 8), (side * 142, 26, -360, 7)],
+            "metal",
+            steps=3,
+        )
     elif kind == "screws":
         for z in (-107, -71, -35):
             for s in (-1, 1):
@@ -171,7 +185,12 @@ def paint_metal(canvas: Canvas, person: Person) -> None:
         for s in (-1, 1):
             canvas.tube([(s * 22, -48, -112, 3), (s * 22, -48, -30, 3)], "metal", steps=1)
     elif kind == "lead":
-        canvas.tube([(30, 50, 250, 1.6), (31, 52, 190, 1.6), (26, 62, 140, 1.6), (-25, 92, 118, 1.8)], "metal", "keep", steps=4)
+        canvas.tube(
+            [(30, 50, 250, 1.6), (31, 52, 190, 1.6), (26, 62, 140, 1.6), (-25, 92, 118, 1.8)],
+            "metal",
+            "keep",
+            steps=4,
+        )
     else:
         for z in (110, 130, 152, 175, 198):
             canvas.tube([(-7, 130, z, 1.4), (0, 134, z, 1.4), (7, 130, z, 1.4)], "metal", "keep", steps=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -37,7 +38,9 @@ def ellipsoid(
     return np.asarray(k0 * (k0 - 1) / np.maximum(k1, 1e-6), np.float32)
 
 
-def ellipse(x: Array, y: Array, half_width: ArrayLike, half_depth: ArrayLike, square: bool = False) -> Array:
+def ellipse(
+    x: NDArray[Any], y: NDArray[Any], half_width: ArrayLike, half_depth: ArrayLike, square: bool = False
+) -> Array:
     """Approximate distance in the axial plane to an ellipse, `square`: between ellipse and rectangle."""
     a, b = np.asarray(half_width, np.float32), np.asarray(half_depth, np.float32)
     u, v = np.abs(x) / a, np.abs(y) / b
@@ -55,9 +58,7 @@ def segment(points: Points, start: ArrayLike, end: ArrayLike, radii: tuple[float
     a, b = np.asarray(start, np.float32), np.asarray(end, np.float32)
     along = b - a
     p = [axis - value for axis, value in zip(points, a, strict=True)]
-    t = np.clip(
-        (p[0] * along[0] + p[1] * along[1] + p[2] * along[2]) / max(float(along @ along), 1e-6), 0, 1
-    )
+    t = np.clip((p[0] * along[0] + p[1] * along[1] + p[2] * along[2]) / max(float(along @ along), 1e-6), 0, 1)
     squared = [(axis - t * value) ** 2 for axis, value in zip(p, along, strict=True)]
     radius = radii[0] + t * (radii[1] - radii[0])
     return np.asarray(np.sqrt(squared[0] + squared[1] + squared[2]) - radius, np.float32)
@@ -69,13 +70,7 @@ def curve(knots: Sequence[Sequence[float]], steps: int = 6) -> NDArray[np.float6
     p = np.vstack([2 * p[0] - p[1], p, 2 * p[-1] - p[-2]])
     t = np.linspace(0, 1, steps, endpoint=False)[:, None]
     pieces = [
-        0.5
-        * (
-            2 * b
-            + (c - a) * t
-            + (2 * a - 5 * b + 4 * c - d) * t**2
-            + (3 * b - a - 3 * c + d) * t**3
-        )
+        0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
         for a, b, c, d in zip(p[:-3], p[1:-2], p[2:-1], p[3:], strict=True)
     ]
     return np.vstack([*pieces, p[-2]])

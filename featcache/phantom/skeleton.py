@@ -16,16 +16,31 @@ def paint_back_muscles(canvas: Canvas, person: Person) -> None:
     m = person.muscle
     for side in (-1, 1):
         width = person.around(1.0, 0.07) * m
-        back = [(side * 26, -46, -235, 14), (side * 30, -50, -165, 20 * width), (side * 33, -52, -90, 24 * width),
-                (side * 34, -50, -20, 23 * width), (side * 33, -52, 50, 20 * width), (side * 30, -56, 130, 17 * width),
-                (side * 27, -54, 210, 15 * width), (side * 22, -44, 285, 13 * width), (side * 20, -40, 340, 12)]  # fmt: skip
+        back = [
+            (side * 26, -46, -235, 14),
+            (side * 30, -50, -165, 20 * width),
+            (side * 33, -52, -90, 24 * width),
+            (side * 34, -50, -20, 23 * width),
+            (side * 33, -52, 50, 20 * width),
+            (side * 30, -56, 130, 17 * width),
+            (side * 27, -54, 210, 15 * width),
+            (side * 22, -44, 285, 13 * width),
+            (side * 20, -40, 340, 12),
+        ]
         canvas.tube([(a, b, c, r + 2.0) for a, b, c, r in back], "fat", "keep", steps=3)
         canvas.tube(back, "muscle", "autochthon", steps=4, rough=1.2)
         loin = [(side * 62, -32, 15, 6), (side * 70, -34, -50, 11 * m), (side * 78, -36, -120, 11 * m)]
         canvas.tube(loin, "muscle", steps=3)
-        psoas = [(side * 25, 4, 25, 5), (side * 34, 6, -20, 11 * width), (side * 42, 10, -70, 17 * width),
-                 (side * 52, 20, -120, 20 * width), (side * 66, 46, -180, 19 * width), (side * 80, 72, -235, 16 * width),
-                 (side * 92, 62, -285, 12), (side * 104, 36, -325, 9)]  # fmt: skip
+        psoas = [
+            (side * 25, 4, 25, 5),
+            (side * 34, 6, -20, 11 * width),
+            (side * 42, 10, -70, 17 * width),
+            (side * 52, 20, -120, 20 * width),
+            (side * 66, 46, -180, 19 * width),
+            (side * 80, 72, -235, 16 * width),
+            (side * 92, 62, -285, 12),
+            (side * 104, 36, -325, 9),
+        ]
         canvas.tube([(a, b, c, r + 1.5) for a, b, c, r in psoas], "visceral_fat", "keep", steps=3)
         canvas.tube(psoas, "muscle", "iliopsoas", steps=4, rough=1.0)
         for size, place_ in (((50, 26, 66), (side * 74, -66, -235)), ((28, 44, 58), (side * 126, 10, -195))):
@@ -38,16 +53,21 @@ def paint_back_muscles(canvas: Canvas, person: Person) -> None:
 def paint_iliacus(canvas: Canvas, person: Person) -> None:
     """The iliacus on the inner face of each iliac wing: with the psoas one structure."""
     for side in (-1, 1):
-        fan = [(side * 104, 24, -135, 5), (side * 98, 30, -165, 9 * person.muscle), (side * 90, 46, -205, 12 * person.muscle),
-               (side * 86, 66, -240, 12)]  # fmt: skip
+        fan = [
+            (side * 104, 24, -135, 5),
+            (side * 98, 30, -165, 9 * person.muscle),
+            (side * 90, 46, -205, 12 * person.muscle),
+            (side * 86, 66, -240, 12),
+        ]
         canvas.tube(fan, "muscle", "iliopsoas", steps=3, rough=1.0)
 
 
 def paint_spine(canvas: Canvas, person: Person) -> None:
     """Vertebrae with bodies, arches and processes, discs, canal and cord."""
-    random = person.random
     osteophyte = max(0.0, (person.age - 45) / 45)
-    heights = np.array(VERTEBRA_HEIGHTS, float) + np.concatenate([[0], person.vary(0.8, len(VERTEBRA_HEIGHTS) - 1)])
+    heights = np.array(VERTEBRA_HEIGHTS, float) + np.concatenate(
+        [[0], person.vary(0.8, len(VERTEBRA_HEIGHTS) - 1)]
+    )
     for index, z in enumerate(heights):
         upper = index / (len(heights) - 1)
         lumbar = index <= L1
@@ -64,28 +84,32 @@ def paint_spine(canvas: Canvas, person: Person) -> None:
         outline = shapes.ellipse(x, y, np.float32(wide), np.float32(deep), True)
         waist = np.float32(2.2) * (1 - (dz / high) ** 2).clip(0, 1)
         disc = np.maximum(outline + 0.6, np.abs(dz - high) - 0.16 * high)
-        body = np.maximum(outline + waist - osteophyte * 1.5 * (np.abs(dz) > 0.7 * high), np.abs(dz) - 0.84 * high)
+        body = np.maximum(
+            outline + waist - osteophyte * 1.5 * (np.abs(dz) > 0.7 * high), np.abs(dz) - 0.84 * high
+        )
         canvas.paint(region, np.asarray(disc, np.float32), "disc")
-        arch = _arch(canvas, region, (x, y, dz), size, deep, lumbar, high)
+        arch = _arch((x, y, dz), size, deep=deep, high=high, lumbar=lumbar)
         if index == 0:
-            region = _sacrum(canvas, person)
-        bone = np.minimum(body, arch)
-        canvas.paint(region if index else canvas.box((-62, -80, z - high - 22), (62, 34, z + high + 14)),
-                     np.asarray(bone, np.float32), "cortical_bone", "vertebrae" if index else None)  # fmt: skip
-        region = canvas.box((-62, -80, z - high - 22), (62, 34, z + high + 14))
+            _sacrum(canvas)
+        label = "vertebrae" if index else None  # the first is the sacrum's
+        canvas.paint(region, np.asarray(np.minimum(body, arch), np.float32), "cortical_bone", label)
         inside = np.minimum(body + 1.4, arch + 2.6)
         canvas.paint(region, np.asarray(inside, np.float32), "trabecular_bone", "keep")
-        canal = shapes.ellipse(x, y + deep + 8.5 * size, np.float32(11.5 * size + 1), np.float32(8.5 * size + 0.8))
+        canal = shapes.ellipse(
+            x, y + deep + 8.5 * size, np.float32(11.5 * size + 1), np.float32(8.5 * size + 0.8)
+        )
         canal = np.maximum(canal, np.abs(zz - z) - 0.62 * step)
         canvas.paint(region, np.asarray(canal - 1, np.float32), "fat")
         canvas.paint(region, np.asarray(canal + 1, np.float32), "gut_fluid")
         if index > L1:
-            cord = np.maximum(shapes.ellipse(x, y + deep + 8 * size, np.float32(5.4), np.float32(4.2)), np.abs(zz - z) - 0.62 * step)
+            cord = np.maximum(
+                shapes.ellipse(x, y + deep + 8 * size, np.float32(5.4), np.float32(4.2)),
+                np.abs(zz - z) - 0.62 * step,
+            )
             canvas.paint(region, np.asarray(cord, np.float32), "cord")
-    del random
 
 
-def _arch(canvas: Canvas, region: tuple[slice, slice, slice], points: shapes.Points, size: float, deep: float, lumbar: bool, high: float) -> Array:
+def _arch(points: shapes.Points, size: float, *, deep: float, high: float, lumbar: bool) -> Array:
     """Pedicles, laminae, spinous, transverse and articular processes of one vertebra."""
     x, y, dz = points
     mirrored = (np.abs(x), y, dz)
@@ -93,16 +117,25 @@ def _arch(canvas: Canvas, region: tuple[slice, slice, slice], points: shapes.Poi
     tip = (-64.0, -4.0) if lumbar else (-62.0, -24.0)
     wing = (46 if lumbar else 34) * min(size, 1.0) + 4
     pieces = [
-        shapes.segment(mirrored, (13.5 * size, -deep + 3, 4), (14.5 * size, back + 6, 3), (4.6 * size, 4.6 * size)),
+        shapes.segment(
+            mirrored, (13.5 * size, -deep + 3, 4), (14.5 * size, back + 6, 3), (4.6 * size, 4.6 * size)
+        ),
         shapes.segment(mirrored, (14.5 * size, back + 5, 0), (2, back - 4, -5), (3.6, 3.6)),
         shapes.segment(mirrored, (0, back - 4, -5), (0, tip[0] * size - 4, tip[1] - 3), (3.4, 4.0)),
-        shapes.segment(mirrored, (15 * size, back + 5, 3), (wing, back - (2 if lumbar else 10), 6), (3.8, 3.2)),
-        shapes.segment(mirrored, (17 * size, back + 3, high * 0.8), (17 * size, back + 2, -high * 0.8), (4.6 * size, 4.6 * size)),
+        shapes.segment(
+            mirrored, (15 * size, back + 5, 3), (wing, back - (2 if lumbar else 10), 6), (3.8, 3.2)
+        ),
+        shapes.segment(
+            mirrored,
+            (17 * size, back + 3, high * 0.8),
+            (17 * size, back + 2, -high * 0.8),
+            (4.6 * size, 4.6 * size),
+        ),
     ]
     return np.asarray(np.minimum.reduce(pieces), np.float32)
 
 
-def _sacrum(canvas: Canvas, person: Person) -> tuple[slice, slice, slice]:
+def _sacrum(canvas: Canvas) -> None:
     """The sacrum and coccyx: a wedge that curves backwards; not a part of the class vertebrae."""
     region = canvas.box((-64, -92, -300), (64, 40, -150))
     x, y, z = canvas.at(region)
@@ -110,7 +143,9 @@ def _sacrum(canvas: Canvas, person: Person) -> tuple[slice, slice, slice]:
     middle = -2 - 62 * np.sin(t * np.pi * 0.62)
     half = 54 * (1 - t) ** 0.8 + 7
     thick = 19 * (1 - t) + 6
-    wedge = shapes.ellipse(x, y - middle + 0.004 * x**2, np.asarray(half, np.float32), np.asarray(thick, np.float32), True)
+    wedge = shapes.ellipse(
+        x, y - middle + 0.004 * x**2, np.asarray(half, np.float32), np.asarray(thick, np.float32), True
+    )
     wedge = np.maximum(wedge, np.abs(z + 222) - 64) + canvas.roughness(region, 0.8)
     canvas.paint(region, np.asarray(wedge, np.float32), "cortical_bone")
     canvas.paint(region, np.asarray(wedge + 1.6, np.float32), "trabecular_bone")
@@ -118,7 +153,6 @@ def _sacrum(canvas: Canvas, person: Person) -> tuple[slice, slice, slice]:
         for side in (-1, 1):
             hole = (side * (20 - 3 * row), -14 - 15 * row, z0)
             canvas.blob(hole, (4.5, 9, 4.5), "fat")
-    return region
 
 
 def paint_ribs(canvas: Canvas, person: Person, trunk: Trunk) -> None:
@@ -159,7 +193,9 @@ def _breastbone(canvas: Canvas, person: Person) -> None:
     order = np.argsort(path[:, 2])
     level = z.clip(path[:, 2].min(), path[:, 2].max())
     front = np.interp(level, path[order, 2], path[order, 1]).astype(np.float32)
-    half = np.interp(level, [88, 105, 150, 205, 215, 238], [7, 15, 17, 15, 25, 27]).astype(np.float32) * np.float32(person.around(1, 0.06))
+    half = np.interp(level, [88, 105, 150, 205, 215, 238], [7, 15, 17, 15, 25, 27]).astype(
+        np.float32
+    ) * np.float32(person.around(1, 0.06))
     plate = shapes.ellipse(x, y - front, half, np.float32(6.2), True)
     plate = np.maximum(plate, np.maximum(z - 240, 88 - z))
     canvas.paint(region, np.asarray(plate, np.float32), "cortical_bone")
@@ -175,13 +211,23 @@ def paint_shoulders(canvas: Canvas, person: Person, trunk: Trunk, arms: str) -> 
             x, y, z = canvas.at(blade)
             u = x * side
             plane = trunk.cage[blade] - 13 - 0.06 * (z - 200)
-            edge = np.maximum.reduce([62 - u - 0.10 * (z - 200 - lift), y - 8, np.abs(z - 200 - lift) - 62, u - 128])
+            edge = np.maximum.reduce(
+                [62 - u - 0.10 * (z - 200 - lift), y - 8, np.abs(z - 200 - lift) - 62, u - 128]
+            )
             sheet = np.maximum(np.maximum(np.abs(plane) - 2.2, edge), trunk.wall[blade] + 5)
             canvas.paint(blade, np.asarray(sheet, np.float32), "cortical_bone")
             canvas.paint(blade, np.asarray(sheet + 1.3, np.float32), "trabecular_bone")
-        spine = [(side * 75, -82, 232 + lift, 4), (side * 110, -72, 250 + lift, 5), (side * 140, -36, 272 + lift, 6)]
-        collar = [(side * 18, 78, 250, 8), (side * 60, 78, 262 + lift / 3, 5.5), (side * 105, 32, 278 + lift / 2, 5.5),
-                  (side * 140, -8, 286 + lift, 6)]  # fmt: skip
+        spine = [
+            (side * 75, -82, 232 + lift, 4),
+            (side * 110, -72, 250 + lift, 5),
+            (side * 140, -36, 272 + lift, 6),
+        ]
+        collar = [
+            (side * 18, 78, 250, 8),
+            (side * 60, 78, 262 + lift / 3, 5.5),
+            (side * 105, 32, 278 + lift / 2, 5.5),
+            (side * 140, -8, 286 + lift, 6),
+        ]
         for knots in (spine, collar):
             canvas.tube(knots, "cortical_bone", steps=3)
             canvas.tube([(a, b, c, r - 1.6) for a, b, c, r in knots], "trabecular_bone", steps=3)
@@ -197,7 +243,9 @@ def paint_pelvis(canvas: Canvas, person: Person) -> None:
             x, y, z = canvas.at(region)
             u = x * side
             flare = 1 + (z + 190) / 420
-            shell = shapes.ellipsoid((((x - middle[0]) / flare + middle[0]).astype(np.float32), y, z), middle, radii)
+            shell = shapes.ellipsoid(
+                (((x - middle[0]) / flare + middle[0]).astype(np.float32), y, z), middle, radii
+            )
             rim = -128 - 0.0035 * (y - 18) ** 2
             edge = np.maximum.reduce([z - rim, -252 - z, y - 96 - 0.1 * (z + 180), 34 - u, -y - 46])
             thick = 4.2 + 4.5 * np.exp(-(((z + 250) / 28) ** 2)) + 2.5 * np.exp(-(((z - rim) / 12) ** 2))
@@ -217,7 +265,13 @@ def paint_pelvis(canvas: Canvas, person: Person) -> None:
             canvas.tube([(a, b, c, r - 2.2) for a, b, c, r in knots], "trabecular_bone", steps=3)
         head = (s * 102, 42, -264)
         canvas.blob(head, (26, 26, 26), "cartilage")
-        thigh = [(*head, 20), (s * 122, 34, -284, 16), (s * 136, 26, -300, 16), (s * 134, 26, -350, 15), (s * 126, 30, -440, 14)]
+        thigh = [
+            (*head, 20),
+            (s * 122, 34, -284, 16),
+            (s * 136, 26, -300, 16),
+            (s * 134, 26, -350, 15),
+            (s * 126, 30, -440, 14),
+        ]
         canvas.blob(head, (23.5,) * 3, "cortical_bone")
         canvas.tube(thigh, "cortical_bone", steps=3)
         canvas.blob(head, (22,) * 3, "trabecular_bone")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
 from featcache.phantom import shapes
@@ -15,15 +17,42 @@ from featcache.phantom.structures import TISSUE_VALUES
 
 # Half width, front and back of the trunk's muscle wall, and the same of the rib cage (through the ribs'
 # middle), mm in the reference body, by height above L1.
-_WALL = np.array([
-    (-420, 150, 62, -88), (-330, 158, 82, -90), (-260, 162, 100, -94), (-200, 150, 112, -86), (-140, 137, 116, -74),
-    (-60, 132, 116, -70), (0, 136, 122, -72), (60, 144, 132, -76), (120, 150, 142, -80), (180, 152, 140, -82),
-    (225, 156, 120, -82), (255, 158, 98, -80), (285, 142, 76, -74), (312, 100, 62, -62), (345, 68, 54, -56), (420, 60, 52, -54),
-], float)  # fmt: skip
-_CAGE = np.array([
-    (-60, 112, 108, -44), (0, 122, 112, -48), (50, 130, 120, -53), (110, 133, 127, -58), (160, 127, 122, -60),
-    (200, 114, 108, -57), (235, 92, 88, -50), (262, 66, 68, -40), (285, 42, 50, -28), (330, 20, 40, -20),
-], float)  # fmt: skip
+_WALL = np.array(
+    [
+        (-420, 150, 62, -88),
+        (-330, 158, 82, -90),
+        (-260, 162, 100, -94),
+        (-200, 150, 112, -86),
+        (-140, 137, 116, -74),
+        (-60, 132, 116, -70),
+        (0, 136, 122, -72),
+        (60, 144, 132, -76),
+        (120, 150, 142, -80),
+        (180, 152, 140, -82),
+        (225, 156, 120, -82),
+        (255, 158, 98, -80),
+        (285, 142, 76, -74),
+        (312, 100, 62, -62),
+        (345, 68, 54, -56),
+        (420, 60, 52, -54),
+    ],
+    float,
+)
+_CAGE = np.array(
+    [
+        (-60, 112, 108, -44),
+        (0, 122, 112, -48),
+        (50, 130, 120, -53),
+        (110, 133, 127, -58),
+        (160, 127, 122, -60),
+        (200, 114, 108, -57),
+        (235, 92, 88, -50),
+        (262, 66, 68, -40),
+        (285, 42, 50, -28),
+        (330, 20, 40, -20),
+    ],
+    float,
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +93,8 @@ class _Frame:
         )
         ahead = ahead + front
         x, y, _ = self.points
-        return half, (ahead - behind) / 2, x, y - (ahead + behind) / 2
+        deep, middle = (ahead - behind) / 2, (ahead + behind) / 2
+        return half, np.asarray(deep, np.float32), x, np.asarray(y - middle, np.float32)
 
 
 def paint_trunk(canvas: Canvas, person: Person, arms: str) -> Trunk:
@@ -108,27 +138,34 @@ def _surfaces(frame: _Frame, person: Person) -> tuple[Array, Array, Array, Array
     paunch = (person.depth + 0.9 * (person.visceral - 16)) * np.exp(-(((height + 45) / 110) ** 2))
     half, deep, u, v = frame.outline(_CAGE)
     grown = person.around(1.0, 0.035)
-    cage = shapes.ellipse(u, v, half * grown, deep * grown)
+    cage = shapes.ellipse(u, v, 1.04 * half * grown, 1.03 * deep * grown)
     turn = np.arctan2(np.abs(u) / half, -v / deep).astype(np.float32)
     half, deep, u, v = frame.outline(_WALL, np.asarray(paunch, np.float32))
     wall = shapes.ellipse(u, v, half * person.around(1.0, 0.02), deep, True)
     # Around the chest the wall follows the ribs: muscle before them above, beside and behind them everywhere.
     flesh = person.muscle * (
-        7 + 9 * np.clip((height - 130) / 70, 0, 1) * np.clip((turn - 1.6) / 0.8, 0, 1)
+        7
+        + 9 * np.clip((height - 130) / 70, 0, 1) * np.clip((turn - 1.6) / 0.8, 0, 1)
         + 8 * np.exp(-(((turn - 1.0) / 0.5) ** 2))
     )
     chest = np.interp(height, [0, 75, 160, 262], [0, 1, 1, 0]).astype(np.float32)
     wall = np.asarray(wall + chest * (cage - flesh - wall), np.float32)
-    back = shapes.ellipse(np.abs(u) - 30, frame.points[1] + 46, np.float32(27), np.float32(25 * person.muscle))
+    back = shapes.ellipse(
+        np.abs(u) - 30, frame.points[1] + 46, np.float32(27), np.float32(25 * person.muscle)
+    )
     wall = shapes.smooth_minimum(wall, back, 14)
     girth = np.maximum(np.hypot(u / half, v / deep), 1e-3)
     sideways, forward = np.abs(u) / half / girth, v / deep / girth
     hips = np.exp(-(((height + 250) / 85) ** 2)) * (1.0 if person.woman else 0.4)
     thorax = 1 / (1 + np.exp(-(height - 70) / 35))
     fat = person.fat * (
-        0.62 + 0.55 * np.maximum(forward, 0) ** 2 * (1 - thorax) + 0.35 * np.maximum(-forward, 0) ** 2
-        + 0.25 * sideways + hips * (0.8 - 0.3 * np.maximum(forward, 0)) - 0.32 * thorax
-    )  # fmt: skip
+        0.62
+        + 0.55 * np.maximum(forward, 0) ** 2 * (1 - thorax)
+        + 0.35 * np.maximum(-forward, 0) ** 2
+        + 0.25 * sideways
+        + hips * (0.8 - 0.3 * np.maximum(forward, 0))
+        - 0.32 * thorax
+    )
     skin = np.asarray(wall - np.maximum(fat, 2.5), np.float32)
     if person.woman:
         size = person.around(0.8 + person.fat / 40, 0.25)
@@ -142,9 +179,14 @@ def _surfaces(frame: _Frame, person: Person) -> tuple[Array, Array, Array, Array
 def _diaphragm(frame: _Frame, person: Person) -> Array:
     """Height above the two domes; they hang lower behind than in front."""
     x, y, z = frame.points
-    right = np.exp(-(((x - 66) / 62) ** 2) - (((y - 38) / 66) ** 2)) * person.around(92, 0.08)
-    left = np.exp(-(((x + 68) / 58) ** 2) - (((y - 34) / 66) ** 2)) * person.around(78, 0.08)
-    return np.asarray(z - (12 - person.breath + np.maximum(right, left) + 0.10 * y), np.float32)
+    right = _vault((x - 64) / 78, (y - 34) / 84) * person.around(90, 0.08)
+    left = _vault((x + 66) / 76, (y - 30) / 84) * person.around(77, 0.08)
+    return np.asarray(z - (10 - person.breath + np.maximum(right, left) + 0.10 * y), np.float32)
+
+
+def _vault(u: NDArray[Any], v: NDArray[Any]) -> Array:
+    """A dome of height 1 with a broad top and steep sides."""
+    return np.asarray(1 / (1 + (u * u + v * v) ** 2), np.float32)
 
 
 def _glands(canvas: Canvas, person: Person) -> None:
@@ -160,12 +202,24 @@ def _glands(canvas: Canvas, person: Person) -> None:
 def _arm_paths(person: Person, arms: str) -> list[np.ndarray]:
     wide = 168 + 1.1 * person.fat
     thick = 36 + 0.4 * person.fat
+    knots: list[tuple[float, float, float, float]]
     if arms == "down":
-        knots = [(150, -8, 268, thick + 8), (wide + 22, -10, 190, thick + 2), (wide + 34, -8, 70, thick - 4),
-                 (wide + 30, 8, -20, thick - 6), (wide + 26, 30, -170, thick - 16), (wide + 20, 36, -330, thick - 14)]  # fmt: skip
+        knots = [
+            (150, -8, 268, thick + 8),
+            (wide + 22, -10, 190, thick + 2),
+            (wide + 34, -8, 70, thick - 4),
+            (wide + 30, 8, -20, thick - 6),
+            (wide + 26, 30, -170, thick - 16),
+            (wide + 20, 36, -330, thick - 14),
+        ]
     elif arms == "crossed":
-        knots = [(150, -8, 268, thick + 8), (wide + 24, -6, 190, thick), (wide + 30, 20, 70, thick - 6),
-                 (wide - 10, 110 + person.fat, 40, thick - 12), (60, 158 + 1.6 * person.fat, 52, thick - 16)]  # fmt: skip
+        knots = [
+            (150, -8, 268, thick + 8),
+            (wide + 24, -6, 190, thick),
+            (wide + 30, 20, 70, thick - 6),
+            (wide - 10, 110 + person.fat, 40, thick - 12),
+            (60, 158 + 1.6 * person.fat, 52, thick - 16),
+        ]
     else:
         knots = [(120, -20, 268, thick + 6), (150, 0, 330, thick + 4), (140, 30, 400, thick)]
     return [shapes.curve([(side * a, b, c, r) for a, b, c, r in knots], 4) for side in (-1, 1)]
@@ -201,8 +255,9 @@ def _cleave_muscles(canvas: Canvas, person: Person, wall: Array, sideways: Array
     for depth in (5.0, 9.5):
         layer = np.abs(wall + depth * person.muscle + wave) - thin * 0.55
         canvas.paint(canvas.whole, np.asarray(layer + 6 * np.maximum(0.45 - sideways, 0), np.float32), "fat")
-    middle = np.maximum.reduce([np.abs(x) - 2.2, -wall - 16, wall + 1, 40 - y])
-    canvas.paint(canvas.whole, np.maximum(middle, height - 90), "fat")
+    line = np.maximum(np.abs(x) - 2.2, 40 - y)
+    line = np.maximum(np.maximum(line, -wall - 16), wall + 1)
+    canvas.paint(canvas.whole, np.maximum(line, height - 90), "fat")
     cleft = np.maximum(np.maximum(np.abs(x) - 3 - 0.06 * np.abs(height + 250), y + 62), height + 205)
     canvas.paint(canvas.whole, cleft, "fat", over=canvas.tissue == TISSUE_VALUES["muscle"])
     # Septa between muscles: thin sheets where smooth noise changes its sign, thick in the hips and shoulders.
