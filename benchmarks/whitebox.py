@@ -15,44 +15,17 @@ import nibabel as nib
 import numpy as np
 import torch
 from pretraining import data
-from pretraining.export import card, export
+from pretraining.classes import CLASSES
+from pretraining.export import card, export, shipped
 from pretraining.network import FEATURES, Encoder
-from pretraining.train import CLASSES
 
 from adapters.losses import soft_dice_loss
 from featcache.encoder_tools import attach
-from featcache.encoders import model_path
-from featcache.onnxfile import read_card
 from featcache.phantom import PhantomScan
 
 STEPS, SIZE, BATCH = 150, 64, 2
 RATES = {"full": 3e-4, "decoder": 3e-4, "lora_decoder": 3e-4, "scratch": 1.5e-3}
 HEAD_FACTOR = 8.0
-
-
-def pretrained() -> Encoder:
-    """The shipped network in PyTorch, weights read from its ONNX file, the head from its card."""
-    import onnx
-    from onnx import numpy_helper
-
-    path = model_path("builtin")
-    head = read_card(path).head
-    assert head is not None
-    stored = {
-        t.name.removeprefix("encoder."): numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer
-    }
-    encoder = Encoder(len(head.classes))
-    state = encoder.state_dict()
-    stored |= {
-        "head.weight": np.reshape(head.weights, (*np.shape(head.weights), 1, 1, 1)),
-        "head.bias": np.array(head.bias),
-    }
-    missing = sorted(set(state) - set(stored))
-    assert not missing, f"{path} lacks {missing}"
-    encoder.load_state_dict(
-        {name: torch.tensor(np.array(stored[name]), dtype=torch.float32) for name in state}
-    )
-    return encoder
 
 
 def fit(
@@ -62,7 +35,7 @@ def fit(
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
     cases = [_case(folder, name, names) for name in support]
-    encoder = _fresh(len(names) + 1) if method == "scratch" else _with_head(pretrained(), names)
+    encoder = Encoder(len(names) + 1) if method == "scratch" else _with_head(shipped(), names)
     network: torch.nn.Module = encoder
     if method == "decoder":
         for part in (encoder.stem, encoder.down):
@@ -100,10 +73,6 @@ def fit(
         out, dataclasses.replace(card("builtin", encoder, ("background", *names)), name=f"builtin-{method}")
     )
     return out, sum(p.numel() for _, p in trained), round(seconds, 1)
-
-
-def _fresh(classes: int) -> Encoder:
-    return Encoder(classes)
 
 
 def _with_head(encoder: Encoder, names: list[str]) -> Encoder:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import console
-from featcache.errors import CardError
+from featcache.errors import CardError, StoreError
 
 if TYPE_CHECKING:
     from featcache.events import ExtractResult
@@ -180,6 +180,11 @@ def phantom(
         )
         return
     found = find_site(site)
+    for part in ("scans", "labels", "truth"):
+        if (out / part).exists():
+            raise StoreError(
+                f"{out / part} is there and is left as it is; choose another --out", path=out / part
+            )
     with console.Steps("generate", "scans") as steps:
         names = write_cohort(out, found, cases, labelled=labelled, seed=seed, on_case=steps.update)
     console.say(f"{out}: {len(names)} scans of site {found.name}: {found.about}")

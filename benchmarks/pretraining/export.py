@@ -9,14 +9,19 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+import numpy as np
+import onnx
 import torch
+from onnx import numpy_helper
 
 from featcache.card import Blending, EncoderCard, EncoderInput, Head, Intensity, Output
 from featcache.encoder_tools import attach
+from featcache.encoders import model_path
+from featcache.onnxfile import read_card
 
 from . import data
+from .classes import CLASSES
 from .network import FEATURES, HIGH_HU, LOW_HU, WIDTHS, WINDOWS_HU, Encoder
-from .train import CLASSES
 
 TARGET = Path(__file__).parents[2] / "featcache" / "encoders"
 LEVELS = ("features", "features_s2", "features_s4")
@@ -30,6 +35,20 @@ def load_encoder(work: Path) -> Encoder:
     encoder.load_state_dict(
         {k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")}
     )
+    return encoder.eval()
+
+
+def shipped() -> Encoder:
+    """The network that ships: weights from its ONNX file, the head from its card."""
+    path = model_path("builtin")
+    head = read_card(path).head
+    assert head is not None
+    graph = onnx.load(path).graph
+    stored = {t.name.removeprefix("encoder."): numpy_helper.to_array(t) for t in graph.initializer}
+    rows = np.array(head.weights, np.float32)
+    stored |= {"head.weight": rows[:, :, None, None, None], "head.bias": np.array(head.bias, np.float32)}
+    encoder = Encoder(len(head.classes))
+    encoder.load_state_dict({name: torch.from_numpy(stored[name].copy()) for name in encoder.state_dict()})
     return encoder.eval()
 
 

@@ -52,7 +52,8 @@ def generate(site: Site, number: int, *, seed: int = 0) -> PhantomScan:
     Parameters
     ----------
     number, seed
-        The same site settings, number and seed give the same scan, bit for bit on one machine.
+        The same site settings, number and seed give the same scan, bit for bit on one machine; another spacing or
+        coverage gives another person.
     """
     random = np.random.default_rng([seed, number, zlib.crc32(site.name.encode())])
     person = draw_person(site.population, random)

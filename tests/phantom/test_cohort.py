@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.featcache import app
-from featcache.errors import TaskError
+from featcache.errors import StoreError, TaskError
 from featcache.phantom import STRUCTURES, find_site, write_cohort
 from featcache.scans import discover
 
@@ -56,3 +56,10 @@ def test_command_lists_sites() -> None:
     assert result.exit_code == 0
     assert "middle" in result.output
     assert "delayed phase" in result.output
+
+
+def test_command_leaves_existing_scans_alone(folder: Path) -> None:
+    before = (folder / "scans" / "liver_00.nii.gz").read_bytes()
+    result = CliRunner().invoke(app, ["phantom", "--site", "liver", "--cases", "1", "--out", str(folder)])
+    assert isinstance(result.exception, StoreError)
+    assert (folder / "scans" / "liver_00.nii.gz").read_bytes() == before
