@@ -87,7 +87,9 @@ def _summary(out: Path) -> None:
     reports = {(m, s): json.loads((out / f"{_name(m, s)}.json").read_text("utf-8")) for m, s in FITS}
     rows = []
     for (method, shots), report in reports.items():
-        adapter = json.loads((out / "adapters" / _name(method, shots) / "adapter.json").read_text("utf-8"))
+        adapter = json.loads(
+            (out / "adapters" / _name(method, shots) / "adapter_config.json").read_text("utf-8")
+        )
         per_class = report["summary"]["classes"]
         cells = [f"{per_class[name]['dice']['mean'] or 0:.2f}" for name in per_class]
         mean = f"{report['summary']['mean_of_classes']['dice']:.3f}"

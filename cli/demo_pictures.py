@@ -112,7 +112,9 @@ def _curves(out: Path, fits: Sequence[Fit]) -> Figure:
     figure = Figure(figsize=(5.5, 4), dpi=110)
     axes = figure.add_subplot()
     for method, shots, name in fits:
-        curve = np.array(json.loads((out / "adapters" / name / "adapter.json").read_text("utf-8"))["curve"])
+        curve = np.array(
+            json.loads((out / "adapters" / name / "adapter_config.json").read_text("utf-8"))["curve"]
+        )
         if len(curve) < 2:
             continue
         width = max(1, len(curve) // 40)

@@ -43,7 +43,7 @@ def finished(tmp_path: Path) -> Path:
         (tmp_path / "masks" / name / "classes.json").write_text(json.dumps(own))
         (tmp_path / "adapters" / name).mkdir(parents=True)
         curve = np.exp(-np.arange(50 if shots else 0) / 20).tolist()
-        (tmp_path / "adapters" / name / "adapter.json").write_text(json.dumps({"curve": curve}))
+        (tmp_path / "adapters" / name / "adapter_config.json").write_text(json.dumps({"curve": curve}))
         rows = {"liver": {"dice": 1.0}, "spleen": {"dice": None}}
         report = {"cases": {"demo_05": rows}, "summary": {"mean_of_classes": {"dice": 0.5 + shots / 10}}}
         (tmp_path / f"{name}.json").write_text(json.dumps(report))
