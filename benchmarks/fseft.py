@@ -1,6 +1,6 @@
 """Does the paper's picture hold? Zero-shot, black-box adapters and white-box fine-tuning on the shifted sites.
 
-    python benchmarks/fseft.py --work /tmp/fseft                      # zero-shot everywhere, black-box at `middle`
+    python benchmarks/fseft.py --work /tmp/fseft --zero-shot          # zero-shot everywhere, black-box at `middle`
     python benchmarks/fseft.py --work /tmp/fseft --methods full,lora_decoder,decoder,scratch
 
 Generated scans of sites that the built-in encoder has not seen: a pool of 10 labelled cases, 5 test cases, support
@@ -12,6 +12,7 @@ own grid. The run resumes: cohorts, features and finished runs are kept.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import shutil
 import time
@@ -89,21 +90,17 @@ def cohort(work: Path, site: str, cases: int) -> Path:
     """The site's scans and labels; everything is outlined, whatever the site annotates."""
     folder = work / site
     if not (folder / "done").exists():
-        import dataclasses
-
         every = dataclasses.replace(find_site(site), annotated=tuple(STRUCTURES)[1:])
         write_cohort(folder, every, cases, seed=SEED)
         (folder / "done").touch()
     return folder
 
 
-def features(
-    work: Path, site: str, cases: int, model: Path | str = "builtin", name: str = "builtin"
-) -> FeatureStore:
-    """The store of a site's features by an encoder."""
+def features(work: Path, site: str, cases: int) -> FeatureStore:
+    """The store of a site's features by the built-in encoder."""
     folder = cohort(work, site, cases)
-    out = folder / f"{name}.zarr"
-    extract(model, folder / "scans", out)
+    out = folder / "builtin.zarr"
+    extract("builtin", folder / "scans", out)
     return FeatureStore.open(out)
 
 

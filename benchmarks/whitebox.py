@@ -19,7 +19,7 @@ from pretraining.classes import CLASSES
 from pretraining.export import card, export, shipped
 from pretraining.network import FEATURES, Encoder
 
-from adapters.losses import soft_dice_loss
+from adapters.losses import cross_entropy_loss, soft_dice_loss
 from featcache.encoder_tools import attach
 from featcache.phantom import PhantomScan
 
@@ -58,8 +58,9 @@ def fit(
             *_, logits = network(images)
         shares = logits.float().softmax(1)
         every = torch.ones(shares.shape[:2], dtype=torch.bool)
-        dice = soft_dice_loss(shares, targets, torch.ones_like(shares[:, :1]), every[:, 1:], per_item=False)
-        entropy = -(targets * shares.clamp(min=1e-7).log()).sum(1).mean()
+        weight = torch.ones_like(shares[:, :1])
+        dice = soft_dice_loss(shares, targets, weight, every[:, 1:], per_item=False)
+        entropy = cross_entropy_loss(shares, targets, weight)
         optimiser.zero_grad()
         (dice + entropy).backward()
         optimiser.step()

@@ -63,9 +63,8 @@ class _Shell:
     def __call__(self, command: str, *, quiet: bool = False) -> None:
         console.say(f"\n$ {command}")
         program, *arguments = shlex.split(command)
-        module = {"featcache": "cli.featcache", "adapters": "cli.adapters"}[program]
         done = subprocess.run(
-            [sys.executable, "-m", module, *arguments],
+            [sys.executable, "-m", f"cli.{program}", *arguments],
             check=False,
             cwd=self._folder,
             stdout=subprocess.DEVNULL if quiet else None,
@@ -84,12 +83,12 @@ def _classes(out: Path) -> list[str]:
 
 
 def _summary(out: Path) -> None:
+    from adapters.checkpoint import CONFIG
+
     reports = {(m, s): json.loads((out / f"{_name(m, s)}.json").read_text("utf-8")) for m, s in FITS}
     rows = []
     for (method, shots), report in reports.items():
-        adapter = json.loads(
-            (out / "adapters" / _name(method, shots) / "adapter_config.json").read_text("utf-8")
-        )
+        adapter = json.loads((out / "adapters" / _name(method, shots) / CONFIG).read_text("utf-8"))
         per_class = report["summary"]["classes"]
         cells = [f"{per_class[name]['dice']['mean'] or 0:.2f}" for name in per_class]
         mean = f"{report['summary']['mean_of_classes']['dice']:.3f}"

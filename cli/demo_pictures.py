@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Fit = tuple[str, int, str]  # method, shots, name
@@ -83,10 +84,7 @@ def _comparison(out: Path, case: str, fits: Sequence[Fit]) -> Figure:
 
 
 def _dice_by_shots(out: Path, fits: Sequence[Fit]) -> Figure:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.5, 4), dpi=110)
-    axes = figure.add_subplot()
+    figure, axes = _chart("labelled scans (shots)", "mean Dice, unseen scans")
     lines: dict[str, list[tuple[int, float]]] = {}
     for method, shots, name in fits:
         report = json.loads((out / f"{name}.json").read_text("utf-8"))
@@ -98,34 +96,33 @@ def _dice_by_shots(out: Path, fits: Sequence[Fit]) -> Figure:
     for method, points in lines.items():
         axes.plot(*zip(*points, strict=True), marker="o", label=method)
     axes.set_xticks(sorted({shots for _, shots, _ in fits if shots}))
-    axes.set_xlabel("labelled scans (shots)")
-    axes.set_ylabel("mean Dice, unseen scans")
-    axes.grid(alpha=0.3)
     axes.legend()
-    figure.tight_layout()
     return figure
 
 
 def _curves(out: Path, fits: Sequence[Fit]) -> Figure:
-    from matplotlib.figure import Figure
+    from adapters.checkpoint import CONFIG
 
-    figure = Figure(figsize=(5.5, 4), dpi=110)
-    axes = figure.add_subplot()
+    figure, axes = _chart("training step", "training loss")
     for method, shots, name in fits:
-        curve = np.array(
-            json.loads((out / "adapters" / name / "adapter_config.json").read_text("utf-8"))["curve"]
-        )
+        curve = np.array(json.loads((out / "adapters" / name / CONFIG).read_text("utf-8"))["curve"])
         if len(curve) < 2:
             continue
         width = max(1, len(curve) // 40)
         smooth = np.convolve(curve, np.ones(width) / width, "valid")
         axes.plot(np.arange(len(smooth)) + width, smooth, label=f"{method}, {shots} shots")
-    axes.set_xlabel("training step")
-    axes.set_ylabel("training loss")
-    axes.grid(alpha=0.3)
     axes.legend()
-    figure.tight_layout()
     return figure
+
+
+def _chart(x: str, y: str) -> tuple[Figure, Axes]:
+    """An empty line chart with its axes named."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.5, 4), dpi=110, layout="tight")
+    axes = figure.add_subplot(xlabel=x, ylabel=y)
+    axes.grid(alpha=0.3)
+    return figure, axes
 
 
 def _canonical(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:

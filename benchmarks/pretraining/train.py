@@ -217,7 +217,7 @@ def main() -> None:
                 + "\n"
             )
             log.flush()
-            if step % 100 == 0 or step == options.steps:
+            if step % 100 == 0:
                 _save(checkpoint, trainer, optimiser, average, step, now)
     _save(checkpoint, trainer, optimiser, average, step, spent + time.monotonic() - begun)
 

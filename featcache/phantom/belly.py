@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featcache.phantom import shapes
 from featcache.phantom.canvas import Canvas
@@ -71,42 +72,33 @@ def _liver(canvas: Canvas, person: Person, trunk: Trunk) -> None:
     )
     liver = shapes.smooth_maximum(liver, np.asarray(room, np.float32), 4) + canvas.roughness(region, 1.5)
     canvas.paint(region, liver, "liver", "liver")
-    inside = liver < -3
+    inside = np.zeros(canvas.rough.shape, bool)
+    inside[region] = liver < -3
     random = person.random
     hepatic = np.array([24.0, 30, 82])
     drained = ((110, 20, 50), (80, 75, 50), (0, 85, 66), (100, -20, 40), (60, 100, 30))
     for end in np.array(drained, float):
         bend = (hepatic + end) / 2 + random.normal(0, 9, 3)
-        _within(canvas, [(*hepatic, 5), (*bend, 4.2), (*end, 2)], "portal_blood", inside, region)
+        _within(canvas, [(*hepatic, 5), (*bend, 4.2), (*end, 2)], "portal_blood", inside)
     gate = np.array([34.0, 50, 26])
     for _ in range(9):
         end = np.array([random.uniform(-20, 125), random.uniform(-25, 105), random.uniform(-15, 85)])
         bend = (gate + end) / 2 + random.normal(0, 8, 3)
-        _within(canvas, [(*gate, 4.6), (*bend, 3.4), (*end, 1.6)], "portal_blood", inside, region)
+        _within(canvas, [(*gate, 4.6), (*bend, 3.4), (*end, 1.6)], "portal_blood", inside)
     for finding, tissue in (("liver_cysts", "cyst"), ("liver_lesions", "lesion")):
         for _ in range(int(random.integers(1, 7)) if finding in person.findings else 0):
             spot = (random.uniform(0, 125), random.uniform(-25, 100), random.uniform(-10, 85))
             where, distance = canvas.blob_distance(
                 spot, random.uniform(4, 22) * random.uniform(0.8, 1.2, 3), rough=1.0
             )
-            mask = np.zeros(canvas.rough.shape, bool)
-            mask[region] = inside
-            canvas.paint(where, distance, tissue, "keep", mask[where])
+            canvas.paint(where, distance, tissue, "keep", inside[where])
 
 
-def _within(
-    canvas: Canvas,
-    knots: list[tuple[float, ...]],
-    tissue: str,
-    inside: np.ndarray,
-    region: tuple[slice, slice, slice],
-) -> None:
+def _within(canvas: Canvas, knots: list[tuple[float, ...]], tissue: str, inside: NDArray[np.bool_]) -> None:
+    """Paint a tube where it lies in voxels of the mask."""
     found = canvas.tube_distance(shapes.curve(knots, 4))
-    if found is None:
-        return
-    mask = np.zeros(canvas.rough.shape, bool)
-    mask[region] = inside
-    canvas.paint(*found, tissue, "keep", mask[found[0]])
+    if found is not None:
+        canvas.paint(*found, tissue, "keep", inside[found[0]])
 
 
 def _kidneys(canvas: Canvas, person: Person, trunk: Trunk) -> None:

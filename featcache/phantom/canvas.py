@@ -192,24 +192,21 @@ class Canvas:
         *,
         steps: int = 6,
         rough: float = 0.0,
-        grow: float = 0.0,
-        over: NDArray[np.bool_] | None = None,
-    ) -> tuple[Region, Array] | None:
-        """Paint a tube through knots (x, y, z, radius); its region and distances come back, None outside the grid."""
-        found = self.tube_distance(shapes.curve(knots, steps), grow)
+    ) -> None:
+        """Paint a tube through knots (x, y, z, radius)."""
+        found = self.tube_distance(shapes.curve(knots, steps))
         if found is None:
-            return None
+            return
         region, distance = found
         if rough:
             distance = distance + self.roughness(region, rough)
-        self.paint(region, distance, tissue, label, over if over is None else over[region])
-        return region, distance
+        self.paint(region, distance, tissue, label)
 
-    def tube_distance(self, path: NDArray[np.float64], grow: float = 0.0) -> tuple[Region, Array] | None:
-        """Distance to a tube along a path (n, 4) of positions and radii."""
+    def tube_distance(self, path: NDArray[np.float64]) -> tuple[Region, Array] | None:
+        """Region of a tube along a path (n, 4) of positions and radii, and the distances; None outside the grid."""
         pieces = []
         for a, b in pairwise(path):
-            reach = max(a[3], b[3]) + grow + 4
+            reach = max(a[3], b[3]) + 4
             box = self.box(np.minimum(a[:3], b[:3]) - reach, np.maximum(a[:3], b[:3]) + reach)
             if all(side.start < side.stop for side in box):
                 pieces.append((a, b, box))
@@ -223,7 +220,7 @@ class Canvas:
             local = tuple(
                 slice(p.start - r.start, p.stop - r.start) for p, r in zip(box, region, strict=True)
             )
-            near = shapes.segment(self.at(box), a[:3], b[:3], (a[3] + grow, b[3] + grow))
+            near = shapes.segment(self.at(box), a[:3], b[:3], (a[3], b[3]))
             np.minimum(distance[local], near, out=distance[local])
         return region, distance  # type: ignore[return-value]
 
@@ -236,12 +233,9 @@ class Canvas:
         *,
         turn: NDArray[np.float64] | None = None,
         rough: float = 0.0,
-        halo: tuple[float, str] | None = None,
     ) -> tuple[Region, Array]:
-        """Paint a roughened ellipsoid, optionally in a halo (mm, tissue) of another tissue."""
+        """Paint a roughened ellipsoid; its region and distances come back."""
         region, distance = self.blob_distance(centre, radii, turn, rough)
-        if halo is not None:
-            self.paint(region, distance - halo[0], halo[1])
         self.paint(region, distance, tissue, label)
         return region, distance
 

@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache.geometry import Grid, apply_reorientation, reorient
 from featcache.phantom import belly, chest, gut, skeleton
 from featcache.phantom.canvas import Canvas
 from featcache.phantom.person import Person, draw_person, place
@@ -79,16 +80,16 @@ def generate(site: Site, number: int, *, seed: int = 0) -> PhantomScan:
         tissue[outside] = 0
     affine = np.diag([*acquisition.spacing, 1.0])
     affine[:3, 3] = [axes[0][0], axes[1][0], axes[2][finer // 2]]
+    grid, step = reorient(Grid(image.shape, affine), acquisition.orientation)
+    turn = np.eye(4)
     if acquisition.tilt:
-        turn = np.eye(4)
         turn[:3, :3] = rotation(*random.normal(0, acquisition.tilt, 3).clip(-25, 25))
-        affine = turn @ affine
-    affine[:3, 3] += random.uniform(-150, 150, 3).round(1)
-    turned = [
-        _store(array, affine, acquisition.orientation)
+    turn[:3, 3] = random.uniform(-150, 150, 3).round(1)
+    voxels, labels, tissue = (
+        np.ascontiguousarray(apply_reorientation(array, step))
         for array in (np.rint(image).astype(np.int16), labels, tissue)
-    ]
-    return PhantomScan(turned[0][0], turned[1][0], turned[2][0], turned[0][1])
+    )
+    return PhantomScan(voxels, labels, tissue, turn @ grid.affine)
 
 
 def _axes(
@@ -142,16 +143,6 @@ def _paint(canvas: Canvas, person: Person, acquisition: Acquisition) -> None:
     if acquisition.table:
         solid = np.flatnonzero(canvas.tissue.any((0, 2)))
         paint_table(canvas, float(canvas.axes[1][solid[0]]) if len(solid) else -100.0)
-
-
-def _store(
-    array: NDArray[np.generic], affine: NDArray[np.float64], orientation: str
-) -> tuple[NDArray, NDArray[np.float64]]:  # type: ignore[type-arg]
-    from nibabel import orientations as o
-
-    change = o.ornt_transform(o.axcodes2ornt("RAS"), o.axcodes2ornt(orientation))
-    turned = np.ascontiguousarray(o.apply_orientation(array, change))
-    return turned, affine @ o.inv_ornt_aff(change, array.shape)
 
 
 def write_cohort(

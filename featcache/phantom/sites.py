@@ -1,6 +1,6 @@
 """Where the generated scans come from: nine training sites and three shifted ones.
 
-Written down before any encoder was trained on them, and left alone since: the shifts are not chosen to please.
+Settled before the training of the encoder that ships, and left alone since: the shifts are not chosen to please.
 The delayed phase, slices above 4 mm, oral contrast in most scans, arms beside the body and wrong calibration do not
 occur at the training sites.
 """
