@@ -1,4 +1,4 @@
-"""Training crops: geometry, contrast, resolution, noise and field of view strongly randomised.
+"""Training crops: geometry, contrast, resolution, noise, length and field of view strongly randomised.
 
 A fifth of the crops is shown in random contrast: every tissue gets a random brightness, after SynthSeg
 (Billot et al., Medical Image Analysis 2023). One in twenty shows random shapes, without labels: features have to serve
@@ -99,6 +99,12 @@ def _cut(case: Case, size: int, random: np.random.Generator) -> tuple[Tensor, Te
     image = functional.grid_sample(image, grid, align_corners=True)[0, 0] - 1000
     maps = torch.from_numpy(np.stack([case.labels[box], case.tissue[box]]).astype(np.float32))[None]
     labels, tissue = functional.grid_sample(maps, grid, mode="nearest", align_corners=True)[0]
+    if random.random() < 0.2:  # a short scan: a few centimetres along the body
+        thick = int(random.integers(size // 4, size))
+        first = int(random.integers(0, size - thick + 1))
+        for array, beyond in ((image, LOW_HU), (labels, 0), (tissue, TISSUE_VALUES["air"])):
+            array[..., :first] = beyond
+            array[..., first + thick :] = beyond
     return image, labels, tissue.long()
 
 

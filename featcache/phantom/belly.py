@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from featcache.phantom import shapes
 from featcache.phantom.canvas import Canvas
 from featcache.phantom.person import Person
+from featcache.phantom.structures import TISSUE_VALUES
 from featcache.phantom.trunk import Trunk
 
 
@@ -19,6 +20,16 @@ def paint_solid_organs(canvas: Canvas, person: Person, trunk: Trunk) -> None:
     _adrenals(canvas, person)
     _veins_and_pancreas(canvas, person)
     _gallbladder(canvas, person)
+
+
+def paint_ascites(canvas: Canvas, person: Person, trunk: Trunk) -> None:
+    """Free fluid: it takes the place of fat between the organs, lowest in a patient who lies on the back."""
+    if "ascites" not in person.findings:
+        return
+    level = person.random.uniform(10, 60)
+    pool = np.maximum(trunk.belly + 2, canvas.points[1] - level)
+    fat = canvas.tissue == TISSUE_VALUES["visceral_fat"]
+    canvas.paint(canvas.whole, np.asarray(pool, np.float32), "effusion", "keep", fat)
 
 
 def _spleen(canvas: Canvas, person: Person, trunk: Trunk) -> None:

@@ -129,10 +129,11 @@ def _paint(canvas: Canvas, person: Person, acquisition: Acquisition) -> None:
     random = person.random
     trunk = paint_trunk(canvas, person, acquisition.arms)
     chest.paint_chest(canvas, person, trunk)
-    skeleton.paint_back_muscles(canvas, person)
+    skeleton.paint_back_muscles(canvas, person, trunk)
     gut.paint_gut(canvas, person, trunk, bool(random.random() < acquisition.oral_contrast))
     belly.paint_bladder(canvas, person)
     belly.paint_solid_organs(canvas, person, trunk)
+    belly.paint_ascites(canvas, person, trunk)
     skeleton.paint_pelvis(canvas, person)
     skeleton.paint_iliacus(canvas, person)
     skeleton.paint_ribs(canvas, person, trunk)

@@ -5,30 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from featcache.phantom import shapes
-from featcache.phantom.canvas import Canvas
+from featcache.phantom.canvas import Canvas, Region
 from featcache.phantom.person import L1, T1, T12, VERTEBRA_HEIGHTS, Person
 from featcache.phantom.shapes import Array
 from featcache.phantom.trunk import Trunk
 
 
-def paint_back_muscles(canvas: Canvas, person: Person) -> None:
+def paint_back_muscles(canvas: Canvas, person: Person, trunk: Trunk) -> None:
     """The straight muscles of the back, psoas with iliacus, quadratus lumborum, gluteal muscles."""
     m = person.muscle
     for side in (-1, 1):
         width = person.around(1.0, 0.07) * m
-        back = [
-            (side * 26, -46, -235, 14),
-            (side * 30, -50, -165, 20 * width),
-            (side * 33, -52, -90, 24 * width),
-            (side * 34, -50, -20, 23 * width),
-            (side * 33, -52, 50, 20 * width),
-            (side * 30, -56, 130, 17 * width),
-            (side * 27, -54, 210, 15 * width),
-            (side * 22, -44, 285, 13 * width),
-            (side * 20, -40, 340, 12),
-        ]
-        canvas.tube([(a, b, c, r + 2.0) for a, b, c, r in back], "fat", "keep", steps=3)
-        canvas.tube(back, "muscle", "autochthon", steps=4, rough=1.2)
+        _straight_muscle(canvas, trunk, side, width)
         loin = [(side * 62, -32, 15, 6), (side * 70, -34, -50, 11 * m), (side * 78, -36, -120, 11 * m)]
         canvas.tube(loin, "muscle", steps=3)
         psoas = [
@@ -46,8 +34,48 @@ def paint_back_muscles(canvas: Canvas, person: Person) -> None:
         for size, place_ in (((50, 26, 66), (side * 74, -66, -235)), ((28, 44, 58), (side * 126, 10, -195))):
             turn = shapes.rotation(0, side * 18, side * -28)
             radii = np.array(size) * person.around(1.0, 0.08) * m
-            canvas.blob(place_, radii + 2.0, "fat", turn=turn)
-            canvas.blob(place_, radii, "muscle", turn=turn, rough=1.5)
+            region, distance = canvas.blob_distance(place_, radii, turn, 1.5)
+            fascia = np.asarray(trunk.wall[region] - 4, np.float32)
+            distance = shapes.smooth_maximum(distance, fascia, 8)
+            canvas.paint(region, distance - 2.0, "fat")
+            canvas.paint(region, distance, "muscle")
+
+
+def _straight_muscle(canvas: Canvas, trunk: Trunk, side: int, width: float) -> None:
+    """Two columns beside the spinous processes, flat between the ribs and the fascia of the back."""
+    inner = [
+        (side * 15, -48, -235, 11),
+        (side * 17, -48, -150, 15 * width),
+        (side * 18, -46, -60, 16 * width),
+        (side * 17, -48, 50, 15 * width),
+        (side * 16, -52, 150, 13 * width),
+        (side * 15, -48, 250, 12 * width),
+        (side * 15, -40, 340, 11),
+    ]
+    outer = [
+        (side * 30, -50, -205, 9),
+        (side * 42, -48, -140, 18 * width),
+        (side * 46, -44, -60, 21 * width),
+        (side * 47, -46, 20, 18 * width),
+        (side * 44, -54, 100, 14 * width),
+        (side * 36, -54, 190, 11 * width),
+        (side * 26, -44, 285, 9),
+    ]
+    tubes = [canvas.tube_distance(shapes.curve(knots, 4)) for knots in (inner, outer)]
+    found = [tube for tube in tubes if tube is not None]
+    if not found:
+        return
+    region: Region = tuple(  # type: ignore[assignment]
+        slice(min(r[i].start for r, _ in found), max(r[i].stop for r, _ in found)) for i in range(3)
+    )
+    distance = np.full([part.stop - part.start for part in region], 60, np.float32)
+    for own, values in found:
+        local = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(own, region, strict=True))
+        distance[local] = shapes.smooth_minimum(distance[local], values, 9)
+    fascia = np.asarray(trunk.wall[region] + 2.5, np.float32)
+    distance = shapes.smooth_maximum(distance, fascia, 6) + canvas.roughness(region, 1.2)
+    canvas.paint(region, distance - 2.0, "fat", "keep")
+    canvas.paint(region, distance, "muscle", "autochthon")
 
 
 def paint_iliacus(canvas: Canvas, person: Person) -> None:

@@ -151,9 +151,9 @@ def _surfaces(frame: _Frame, person: Person) -> tuple[Array, Array, Array, Array
     chest = np.interp(height, [0, 75, 160, 262], [0, 1, 1, 0]).astype(np.float32)
     wall = np.asarray(wall + chest * (cage - flesh - wall), np.float32)
     back = shapes.ellipse(
-        np.abs(u) - 30, frame.points[1] + 46, np.float32(27), np.float32(25 * person.muscle)
+        np.abs(u) - 32, frame.points[1] + 46, np.float32(34), np.float32(20 + 6 * person.muscle)
     )
-    wall = shapes.smooth_minimum(wall, back, 14)
+    wall = shapes.smooth_minimum(wall, back, 18)
     girth = np.maximum(np.hypot(u / half, v / deep), 1e-3)
     sideways, forward = np.abs(u) / half / girth, v / deep / girth
     hips = np.exp(-(((height + 250) / 85) ** 2)) * (1.0 if person.woman else 0.4)
