@@ -1,6 +1,6 @@
 """Training crops: geometry, contrast, resolution, noise, length and field of view strongly randomised.
 
-A fifth of the crops is shown in random contrast: every tissue gets a random brightness, after SynthSeg
+A third of the crops is shown in random contrast: every tissue gets a random brightness, after SynthSeg
 (Billot et al., Medical Image Analysis 2023). One in twenty shows random shapes, without labels: features have to serve
 MR and unseen anatomy too.
 """
@@ -56,7 +56,7 @@ def draw(case: Case, size: int, random: np.random.Generator) -> Crop:
     if kind < 0.05:
         tissue, image = _random_shapes(size, random)
         annotated = torch.zeros_like(annotated)
-    elif kind < 0.25:
+    elif kind < 0.4:
         image = _random_contrast(tissue, random)
     else:
         image = _vary_contrast(image, tissue, random)

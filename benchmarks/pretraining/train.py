@@ -191,7 +191,7 @@ def main() -> None:
     optimiser = torch.optim.AdamW(trainer.groups(), weight_decay=1e-4)
     average = {name: value.detach().clone() for name, value in trainer.state_dict().items()}
     if options.compile:
-        trainer.encoder.compile()
+        trainer.encoder.compile(dynamic=False)
     checkpoint = options.work / "checkpoint.pt"
     step, spent = 0, 0.0
     if checkpoint.exists():
