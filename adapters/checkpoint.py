@@ -188,6 +188,7 @@ def _rebuild(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Adapte
             start=weights,
             residual=method.residual(weights.shape[1]),
             radius=method.radius,
+            positions=method.positions,
         )
     adapter.load_state_dict(tensors)
     return adapter.eval()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,16 @@ from numpy.typing import NDArray
 from adapters.features import FeatureVolume, check_levels
 from adapters.interpolate import interpolate, source_positions
 from adapters.model import Adapter
+from adapters.positions import positions
 from adapters.training import bfloat16_if_fast
 from featcache.geometry import Box, Grid, Triple, axis_map
 from featcache.store import Case
 
 _TILE = 64  # feature voxels of a tile along X and Y, and of a slab along Z
 _SLAB = 32  # native slices decided at a time
+
+OnProbabilities = Callable[[tuple[slice, ...], NDArray[np.float32]], None]
+"""Called with a box of the scan's grid and its probabilities, shape (x, y, z, K), float32, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,9 @@ class Segmentation:
     classes: dict[str, int]
 
 
-def segment(adapter: Adapter, case: Case, *, device: str = "cpu") -> Segmentation:
+def segment(
+    adapter: Adapter, case: Case, *, device: str = "cpu", on_probabilities: OnProbabilities | None = None
+) -> Segmentation:
     """Return the label map of one case.
 
     Features are read in tiles with a border of the adapter's radius, so that tiles leave no seams. Logits
@@ -57,6 +63,10 @@ def segment(adapter: Adapter, case: Case, *, device: str = "cpu") -> Segmentatio
     case : featcache.store.Case
     device : str
         "cpu" or a CUDA device.
+    on_probabilities : callable, optional
+        Told, slab by slab, the softmax over background and classes (background left out), or the sigmoid of a
+        binary task, of the very logits that decide. Boxes do not overlap; outside of them, which is outside
+        the foreground crop, probabilities are 0.
 
     Raises
     ------
@@ -69,15 +79,17 @@ def segment(adapter: Adapter, case: Case, *, device: str = "cpu") -> Segmentatio
     adapter.to(device).eval()
     kind = np.uint8 if len(adapter.task.classes) < 256 else np.uint16
     values = np.zeros(native.shape, kind)
-    decider = _Decider(adapter, volume, native, case.info.foreground)
-    for box, labels in decider.slabs():
-        values[box] = labels
+    logits_of = _Slabs(adapter, volume, native, case.info.foreground)
+    for box, logits in logits_of.slabs():
+        values[box] = _decide(logits)
+        if on_probabilities is not None:
+            on_probabilities(box, _probabilities(logits))
     adapter.to("cpu")
     return Segmentation(values, native, case.info.codes, adapter.task.values)
 
 
-class _Decider:
-    """Yields decided slabs of the scan's grid, along the native axis that the features' Z follows."""
+class _Slabs:
+    """Yields logits in slabs of the scan's grid, along the native axis that the features' Z follows."""
 
     def __init__(self, adapter: Adapter, volume: FeatureVolume, native: Grid, inside: Box) -> None:
         self._adapter, self._volume, self._inside = adapter, volume, inside
@@ -86,15 +98,14 @@ class _Decider:
         self._long = self._step.axes.index(2)
         self._cache: dict[int, torch.Tensor] = {}
 
-    def slabs(self) -> Iterator[tuple[tuple[slice, ...], NDArray[Any]]]:
+    def slabs(self) -> Iterator[tuple[tuple[slice, ...], torch.Tensor]]:
         start, stop = self._inside[self._long]
         for first in range(start, stop, _SLAB):
             bounds = list(self._inside)
             bounds[self._long] = (first, min(first + _SLAB, stop))
             low = [a for a, _ in bounds]
             size = [b - a for a, b in bounds]
-            logits = self._logits(low, size)
-            yield tuple(slice(a, b) for a, b in bounds), self._decide(logits)
+            yield tuple(slice(a, b) for a, b in bounds), self._logits(low, size)
 
     def _logits(self, low: Sequence[int], size: Sequence[int]) -> torch.Tensor:
         """Return task logits at a box of native voxels, (K', x, y, z)."""
@@ -129,10 +140,17 @@ class _Decider:
             slab[:, x0:x1, y0:y1] = _within_float16(logits)
         return slab.float()
 
-    def _decide(self, logits: torch.Tensor) -> NDArray[Any]:
-        if len(logits) == 1:
-            return (logits[0] > 0).cpu().numpy().astype(np.uint8)
-        return logits.argmax(0).to(torch.int16).cpu().numpy()
+
+def _decide(logits: torch.Tensor) -> NDArray[Any]:
+    if len(logits) == 1:
+        return (logits[0] > 0).cpu().numpy().astype(np.uint8)
+    return logits.argmax(0).to(torch.int16).cpu().numpy()
+
+
+def _probabilities(logits: torch.Tensor) -> NDArray[np.float32]:
+    """Return probabilities (x, y, z, K) of logits (K', x, y, z), background left out."""
+    values = logits.sigmoid() if len(logits) == 1 else logits.softmax(0)[1:]
+    return values.permute(1, 2, 3, 0).cpu().numpy()
 
 
 def _within_float16(logits: torch.Tensor) -> torch.Tensor:
@@ -156,6 +174,8 @@ def tile_logits(adapter: Adapter, volume: FeatureVolume, start: Triple, stop: Tr
         rows = volume.read(low, size, [adapter.linear_map()])
         return adapter.from_rows(rows[None])[0]
     values = volume.read(low, size, adapter.maps)
+    if adapter.positions:
+        values = torch.cat([values, positions(shape, low, size).to(volume.device)])
     with torch.autocast(volume.device.split(":")[0], torch.bfloat16, enabled=bfloat16_if_fast(volume.device)):
         logits = adapter(values[None])[0].float()
     x, y, z = (slice(a - b, a - b + c - a) for a, b, c in zip(start, low, stop, strict=True))

@@ -75,6 +75,8 @@ class Adapter(nn.Module):
         (N, W, ...) -> (N, W, ...), zero at the start.
     radius : int
         Voxels around a voxel that its logits depend on.
+    positions : bool
+        Whether `forward` gets three more channels, `adapters.positions`, for the residual.
     """
 
     projection: torch.Tensor
@@ -92,10 +94,11 @@ class Adapter(nn.Module):
         start: torch.Tensor | None = None,
         residual: nn.Module | None = None,
         radius: int = 0,
+        positions: bool = False,
     ) -> None:
         super().__init__()
         self.task, self.groups, self.channels = task, head.groups, dict(channels)
-        self.radius = radius
+        self.radius, self.positions = radius, positions
         self.residual = residual
         weights, bias = head.weights.clone(), head.bias.clone()
         if residual is None:
@@ -126,14 +129,18 @@ class Adapter(nn.Module):
         return LinearMap(split_channels(weights, self.channels), self.head.bias.detach())
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """Return task logits (N, K', ...) of what was read through `maps`, (N, channels, X, Y, Z)."""
+        """Return task logits (N, K', ...) of what was read through `maps`, (N, channels, X, Y, Z).
+
+        An adapter with `positions` takes them as the last three channels.
+        """
         if self.residual is None:
             # A matrix product: for voxels in a row, convolutions take a slow path.
             rows = torch.einsum("rc,ncxyz->nrxyz", self.head.weight.flatten(1), values)
             return self.from_rows(rows + self._head_bias)
-        width = self.head.in_channels
-        x, rest = values[:, :width], values[:, width:]
-        return merge_rows(rest + self.head(x + self.residual(x)), self.groups, self.task)
+        width, end = self.head.in_channels, self.head.in_channels + len(self.groups)
+        x, rest = values[:, :width], values[:, width:end]
+        seen = torch.cat([x, values[:, end:]], 1) if self.positions else x
+        return merge_rows(rest + self.head(x + self.residual(seen)), self.groups, self.task)
 
     def from_rows(self, rows: torch.Tensor) -> torch.Tensor:
         """Return task logits of rows that `linear_map` gave, (N, R, ...)."""

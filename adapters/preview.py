@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,9 +14,14 @@ from adapters.features import FeatureVolume
 from adapters.inference import Segmentation
 from adapters.interpolate import source_positions
 from featcache.errors import StoreError
-from featcache.geometry import axis_map, spacing
+from featcache.geometry import Triple, axis_map, spacing
 from featcache.store import Case
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's colours, the dark ones made lighter: bright on scans and features, told apart by everyone.
+_COLOURS = ("#56B4E9", "#E69F00", "#F0E442", "#2FD6A0", "#FF7A45", "#F29AC6", "#A6A1FF", "#FFFFFF")
 _DRAWN = 20_000  # voxels from which the principal components are taken
 
 
@@ -42,28 +48,23 @@ def save_preview(path: Path, case: Case, levels: list[str], result: Segmentation
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    volume = FeatureVolume(case, _finest(case, levels))
+    volume = FeatureVolume(case, finest(case, levels))
     mask = _on_features(volume, result)
-    centre = _centre(mask)
+    centre = busiest(mask)
     names = {value: name for name, value in result.classes.items()}
-    colours = [_colour(value) for value in names]
     figure = Figure(figsize=(12, 4.6), dpi=110, facecolor="black")
     steps = spacing(volume.grid)
-    slices = [_slice(volume, axis, centre[axis]) for axis in range(3)]
-    painted = _paint(slices)
+    painted = paint([feature_plane(volume, axis, centre[axis]) for axis in range(3)])
     for axis, (picture, title) in enumerate(zip(painted, "XYZ", strict=True)):
         axes = figure.add_subplot(1, 3, axis + 1)
         a, b = (n for n in range(3) if n != axis)
         axes.imshow(
             picture.transpose(1, 0, 2), origin="lower", aspect=steps[b] / steps[a], interpolation="nearest"
         )
-        plane = np.take(mask, centre[axis], axis).T
-        for value, colour in zip(names, colours, strict=True):
-            if (plane == value).any():
-                axes.contour(plane == value, levels=[0.5], colors=[colour], linewidths=1.3)
+        outline(axes, np.take(mask, centre[axis], axis).T, names, linewidths=1.3)
         axes.set_title(f"{title} = {centre[axis]}", color="white", fontsize=9)
         axes.set_axis_off()
-    lines = [Line2D([], [], color=c, label=n) for c, n in zip(colours, names.values(), strict=True)]
+    lines = [Line2D([], [], color=class_colour(value), label=name) for value, name in names.items()]
     if len(lines) <= 40:
         figure.legend(
             handles=lines,
@@ -81,15 +82,41 @@ def save_preview(path: Path, case: Case, levels: list[str], result: Segmentation
         raise StoreError(f"{path}: the picture could not be written: {error}", path=path) from error
 
 
-def _finest(case: Case, levels: list[str]) -> list[str]:
+def finest(case: Case, levels: list[str]) -> list[str]:
+    """Return the one of `levels` with the smallest voxels, in a list."""
     return [min(levels, key=lambda name: float(np.prod(spacing(case.level(name).grid))))]
 
 
-def _colour(value: int) -> tuple[float, float, float]:
+def class_colour(value: int) -> tuple[float, float, float]:
+    """Return red, green and blue, 0 to 1, of a class value from 1."""
     import matplotlib as mpl
+    from matplotlib.colors import to_rgb
 
-    r, g, b, _ = mpl.colormaps["tab20"]((value - 1) % 20)
+    if value <= len(_COLOURS):
+        return to_rgb(_COLOURS[value - 1])
+    r, g, b, _ = mpl.colormaps["tab20"]((value - 1 - len(_COLOURS)) % 20)
     return float(r), float(g), float(b)
+
+
+def outline(axes: Axes, plane: NDArray[Any], values: Iterable[int], **style: Any) -> None:
+    """Draw the border of each value that occurs in `plane`, each in its class' colour.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+        Holds the picture already; its limits stay.
+    plane : ndarray of int, shape (rows, columns)
+    values : iterable of int
+    **style
+        As `Axes.contour` takes it.
+    """
+    # A frame of background closes outlines at the border, and lets a plane of one row be drawn.
+    framed = np.pad(plane, 1)
+    rows, columns = (np.arange(-1, n + 1) for n in plane.shape)
+    axes.autoscale(False)
+    for value in values:
+        if (plane == value).any():
+            axes.contour(columns, rows, framed == value, levels=[0.5], colors=[class_colour(value)], **style)
 
 
 def _on_features(volume: FeatureVolume, result: Segmentation) -> NDArray[Any]:
@@ -104,7 +131,7 @@ def _on_features(volume: FeatureVolume, result: Segmentation) -> NDArray[Any]:
     return mask
 
 
-def _centre(mask: NDArray[Any]) -> tuple[int, int, int]:
+def busiest(mask: NDArray[Any]) -> Triple:
     """Return, per axis, the slice with the most of the mask; the middle of an empty one."""
     inside = mask > 0
     if not inside.any():
@@ -113,7 +140,7 @@ def _centre(mask: NDArray[Any]) -> tuple[int, int, int]:
     return x, y, z
 
 
-def _slice(volume: FeatureVolume, axis: int, index: int) -> NDArray[np.float32]:
+def feature_plane(volume: FeatureVolume, axis: int, index: int) -> NDArray[np.float32]:
     """Return the features of one slice, (a, b, C)."""
     start, size = [0, 0, 0], list(volume.grid.shape)
     start[axis], size[axis] = index, 1
@@ -122,7 +149,18 @@ def _slice(volume: FeatureVolume, axis: int, index: int) -> NDArray[np.float32]:
     return plane
 
 
-def _paint(slices: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+def paint(slices: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+    """Return features as colours: principal components 1 to 3 of all slices together, from percentile 1 to 99.
+
+    Parameters
+    ----------
+    slices : list of ndarray, shape (a, b, C), float32
+
+    Returns
+    -------
+    list of ndarray, shape (a, b, 3), float32
+        Red, green and blue, 0 to 1.
+    """
     rows = torch.from_numpy(np.concatenate([s.reshape(-1, s.shape[-1]) for s in slices]))
     drawn = rows[torch.linspace(0, len(rows) - 1, min(_DRAWN, len(rows))).long()]
     mean, deviation = drawn.mean(0), drawn.std(0).clamp(min=1e-6)

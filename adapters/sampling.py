@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from adapters.features import FeatureVolume, LinearMap
 from adapters.labels import CaseLabels
+from adapters.positions import positions
 from adapters.task import Task
 from featcache.geometry import Triple
 from featcache.store import Case
@@ -28,6 +29,9 @@ _AROUND, _ANYWHERE = (
     600,
     200,
 )  # inner chunks of the store read at most, at and around structures and elsewhere, a fit
+
+
+_STRETCH, _SHIFT = 0.05, 0.05  # deviations by which positions are varied
 
 
 @dataclass(frozen=True)
@@ -238,6 +242,9 @@ class PatchBatches:
         Patches a step.
     one_case : bool
         Whether all patches of a step come from one case, as in FSEFT.
+    positions : bool
+        Whether inputs end with the voxels' positions, slightly shifted and stretched at random: scans do not
+        cover the same part of the body.
     random : numpy Generator
     memory : int
         Bytes that may be spent on keeping whole cases as float16; cases beyond are read patch by patch.
@@ -251,6 +258,7 @@ class PatchBatches:
         count: int,
         *,
         one_case: bool,
+        positions: bool = False,
         random: np.random.Generator,
         memory: int,
     ) -> None:
@@ -258,7 +266,7 @@ class PatchBatches:
         largest = np.max([item.features.grid.shape for item in support], axis=0)
         self._size = np.minimum(size, largest)
         self._support, self._maps, self._count = support, maps, count
-        self._one_case, self._random = one_case, random
+        self._one_case, self._positions, self._random = one_case, positions, random
         self._places = [_places(item.labels.hard()) for item in support]
         self._kept: dict[int, torch.Tensor] = {}
         for number, item in enumerate(support):
@@ -292,6 +300,10 @@ class PatchBatches:
             start = self._random.integers(0, shape - size + 1)
         start = np.clip(start, 0, shape - size)
         inputs = self._read(case, start, size)
+        if self._positions:
+            where = positions(shape.tolist(), start.tolist(), size.tolist())
+            stretch, shift = self._random.normal(1, _STRETCH, 3), self._random.normal(0, _SHIFT, 3)
+            inputs = torch.cat([inputs, where * _column(stretch) + _column(shift)])
         target = item.labels.soft(start.tolist(), size.tolist())
         weight = torch.ones(1, *target.shape[1:])
         # A scan smaller than a patch: the rest weighs nothing.
@@ -305,6 +317,10 @@ class PatchBatches:
             return self._support[case].features.read(start.tolist(), size.tolist(), self._maps).cpu()
         x, y, z = (slice(int(a), int(a + n)) for a, n in zip(start, size, strict=True))
         return kept[:, x, y, z].float()
+
+
+def _column(values: NDArray[np.float64]) -> torch.Tensor:
+    return torch.from_numpy(values.astype(np.float32))[:, None, None, None]
 
 
 def _places(labels: NDArray[Any]) -> list[NDArray[np.int64]]:

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adapters.checkpoint import AdapterInfo, check_encoder, load_adapter, save_adapter
 from adapters.features import FeatureVolume, check_levels
-from adapters.inference import Segmentation, segment
+from adapters.inference import OnProbabilities, Segmentation, segment
 from adapters.labels import LABELS
 from adapters.methods import FitContext, get_method
 from adapters.methods.base import Fitted
 from adapters.model import Adapter
+from adapters.postprocess import largest_components
 from adapters.recipe import RecipeName
 from adapters.sampling import Support
 from adapters.task import Task, TaskClass, parse_classes, resolve, task_of_all
@@ -40,10 +42,10 @@ class FewShotSegmenter:
         Support cases drawn from the labelled ones; all of them if neither this nor `support` is given.
     support : sequence of str, optional
         Support cases by id.
-    classes : str, optional
+    classes : str or Task, optional
         Such as "liver,kidney=2+3"; every annotated class that the support cases show if not given.
     levels : sequence of str, optional
-        Levels to read; the card's defaults if not given.
+        Levels to read; if not given, the card's defaults, or all of them for methods that read every level.
     recipe : {"fast", "paper"}
     width : int
         Channels that a residual reads where the levels have more than 64.
@@ -58,7 +60,7 @@ class FewShotSegmenter:
     method: str = "spatial"
     shots: int | None = None
     support: Sequence[str] | None = None
-    classes: str | None = None
+    classes: str | Task | None = None
     levels: Sequence[str] | None = None
     recipe: RecipeName = "fast"
     width: int = 48
@@ -80,7 +82,9 @@ class FewShotSegmenter:
         cases = choose_support(store, self) if method.needs_labels else []
         task = self._task(store, cases, head)
         _check_known(store, cases, task)
-        names = tuple(self.levels or card_from_json(store.root.card).default_levels)
+        card = card_from_json(store.root.card)
+        usual = tuple(o.name for o in card.outputs) if method.every_level else card.default_levels
+        names = tuple(self.levels or usual)
         channels, strides = _levels(store, cases, names)
         device = choose_device(self.device)
         context = FitContext(
@@ -103,7 +107,7 @@ class FewShotSegmenter:
 
     def _task(self, store: FeatureStore, cases: Sequence[str], head: LinearHead | None) -> Task:
         if self.classes is not None:
-            return parse_classes(self.classes)
+            return parse_classes(self.classes) if isinstance(self.classes, str) else self.classes
         names: dict[str, int] = {}
         for case in cases:
             labels = store.case(case).labels(LABELS)
@@ -153,9 +157,45 @@ class FittedSegmenter:
     info: AdapterInfo
     device: str = "cpu"
 
-    def predict(self, case: Case) -> Segmentation:
-        """Return the label map of `case` on its scan's own grid."""
-        return segment(self.adapter, case, device=self.device)
+    def predict(
+        self,
+        case: Case,
+        *,
+        largest_component: bool = False,
+        on_probabilities: OnProbabilities | None = None,
+    ) -> Segmentation:
+        """Return the label map of `case` on its scan's own grid.
+
+        Parameters
+        ----------
+        case : featcache.store.Case
+        largest_component : bool
+            Keep the largest component of each class only (`adapters.postprocess.largest_components`).
+        on_probabilities : callable, optional
+            Told the probabilities slab by slab, in memory that does not grow with the scan's length
+            (`adapters.inference.segment`). `largest_component` does not change them.
+        """
+        result = segment(self.adapter, case, device=self.device, on_probabilities=on_probabilities)
+        return largest_components(result) if largest_component else result
+
+    def probabilities(self, case: Case) -> NDArray[np.float32]:
+        """Return how probable each class is at the voxels of the scan's own grid, all in memory.
+
+        `predict` with `on_probabilities` yields the same slab by slab, along with the label map.
+
+        Returns
+        -------
+        ndarray, shape (X, Y, Z, K), float32, 0 to 1
+            Classes in the order of the task, without background: their softmax (background's share is what is
+            missing to 1), or the sigmoid of a binary task. 0 outside of the foreground crop.
+        """
+        values = np.zeros((*case.info.native.shape, len(self.adapter.task.classes)), np.float32)
+
+        def keep(box: tuple[slice, ...], part: NDArray[np.float32]) -> None:
+            values[box] = part
+
+        segment(self.adapter, case, device=self.device, on_probabilities=keep)
+        return values
 
     def save(self, folder: Path | str) -> None:
         """Write the adapter to a new folder; an existing one is refused."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from featcache.errors import ScanReadError
 from featcache.scans.folder import contents, label_source, labels_in
+from featcache.scans.masks import PROBABILITIES
 from featcache.scans.names import (
     LABEL_FOLDERS,
     case_id,
@@ -31,6 +32,8 @@ def find_masks(pred: Path) -> dict[str, Path]:
     """
     if pred.is_dir():
         files = sorted(path for path in pred.iterdir() if is_nifti(path) and not is_hidden(path))
+        names = {path.name for path in files}
+        files = [path for path in files if not _beside_a_mask(path.name, names)]
         there = contents(pred)
     else:
         files = [pred] if pred.is_file() and is_nifti(pred) else []
@@ -42,6 +45,11 @@ def find_masks(pred: Path) -> dict[str, Path]:
             path=pred,
         )
     return dict(unique_ids((case_id(Path(path.name)), path) for path in files))
+
+
+def _beside_a_mask(name: str, names: set[str]) -> bool:
+    """Whether a file holds the probabilities of a mask that is there too."""
+    return name.endswith(PROBABILITIES) and f"{name.removesuffix(PROBABILITIES)}.nii.gz" in names
 
 
 def find_truths(labels: Path, masks: Mapping[str, Path]) -> dict[str, LabelSource]:

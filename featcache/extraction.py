@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,10 +23,10 @@ from featcache.errors import (
 )
 from featcache.events import Event, ExtractResult, OnEvent, Tally
 from featcache.geometry import FloatTriple, Grid
-from featcache.head import HeadSampler, LinearHead, given_head
+from featcache.head import HeadSampler, given_head
 from featcache.labelling import Labeller, write_labels
 from featcache.onnxfile import encoder_id, read_card
-from featcache.prepare import PreparedVolume, check_hounsfield, prepare
+from featcache.prepare import check_hounsfield, prepare
 from featcache.runtime.onnxruntime import Device, OnnxEncoder
 from featcache.scans import (
     Annotated,
@@ -149,13 +150,12 @@ class _Job:
         found: Discovery,
         emit: OnEvent,
     ) -> None:
-        self._model, self._card, self._options = model, card, options
-        self._writer, self._found, self._emit = writer, found, emit
+        self._card, self._writer, self._found, self._emit = card, writer, found, emit
         self._labeller = Labeller(writer, found.labels, options.annotated)
         self._record = PrivateRecord.load(writer.path)
         self._store = FeatureStore.open(writer.path)
         self._tally = Tally()
-        self._encoder: OnnxEncoder | None = None
+        self._features = ScanEncoder(model, card, options, writer=writer, emit=emit, recover_head=True)
 
     def run(self) -> ExtractResult:
         for note in self._found.notes:
@@ -194,7 +194,9 @@ class _Job:
             grid = read_header(source)
         else:
             self._emit(Event("start", source.case, str(source.path), *position))
-            grid = self._features(source, position)
+            state = SourceState.of(_files(source))
+            grid, seal = self._features.write(source, position)
+            self._record.add(source.case, state, seal)
             self._tally.done.append(source.case)
             self._emit(Event("done", source.case, "", *position))
         write_labels(self._labeller, source, grid, self._tally, self._emit, position=position)
@@ -207,15 +209,70 @@ class _Job:
             return False
         return not needs_head and self._record.unchanged(source.case, _files(source), seal)
 
-    def _features(self, source: ScanSource, position: tuple[int, int]) -> Grid:
-        state = SourceState.of(_files(source))
-        volume, native, codes = self._prepare(source)
-        if self._encoder is None:
-            self._encoder = OnnxEncoder(self._model, self._card, self._options.device, self._options.threads)
-            self._emit(Event("note", text=f"encoding on {self._encoder.device}"))
+
+class ScanEncoder:
+    """Puts the features of one scan after the other into a store.
+
+    Parameters
+    ----------
+    model : Path
+        The ONNX file.
+    card : EncoderCard
+    options : ExtractOptions
+    writer : StoreWriter
+    emit : callable
+        Told about progress.
+    recover_head : bool
+        Fit the encoder's own head, where the card tells of one and the store has none yet.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        card: EncoderCard,
+        options: ExtractOptions,
+        *,
+        writer: StoreWriter,
+        emit: OnEvent,
+        recover_head: bool,
+    ) -> None:
+        self._model, self._card, self._options = model, card, options
+        self._writer, self._emit, self._recover_head = writer, emit, recover_head
+
+    @cached_property
+    def encoder(self) -> OnnxEncoder:
+        """The ONNX session; made when it is first asked for, which may take seconds."""
+        encoder = OnnxEncoder(self._model, self._card, self._options.device, self._options.threads)
+        self._emit(Event("note", text=f"encoding on {encoder.device}"))
+        return encoder
+
+    def write(self, source: ScanSource, position: tuple[int, int]) -> tuple[Grid, str]:
+        """Read, prepare and encode a scan into the store.
+
+        Returns
+        -------
+        Grid
+            The scan's own.
+        str
+            Seal of the case.
+
+        Raises
+        ------
+        ScanReadError, GeometryError, EncoderError, StoreError
+        """
+        scan = read_scan(source, unit=self._card.unit, nan_to=self._options.nan_to)
+        for note in scan.notes:
+            self._emit(Event("note", source.case, note))
+        if self._card.unit == "HU" and not self._options.assume_hu:
+            check_hounsfield(scan)
+        codes = (scan.sform_code, scan.qform_code)
+        native = scan.grid
+        volume = prepare(scan, self._card.preparation, self._options.spacing)
+        del scan
+        encoder = self.encoder
         count = count_windows(volume.grid.shape, self._card)
         self._emit(Event("windows", source.case, "", *position, count))
-        unfitted = self._writer.root.head is None and self._card.head is not None
+        unfitted = self._recover_head and self._writer.root.head is None and self._card.head is not None
         sampler = HeadSampler(self._card, count) if unfitted else None
         info = CaseInfo(native, codes, volume.grid, self._card.unit, volume.foreground, list(volume.steps))
         with self._writer.new_case(source.case, info) as case:
@@ -226,27 +283,14 @@ class _Job:
                     output.name, grid, output.channels, self._options.store_precision
                 )
             done = Event("window", source.case, "", *position, count)
-            slabs = encode(volume, self._encoder, sampler=sampler, on_window=lambda: self._emit(done))
+            slabs = encode(volume, encoder, sampler=sampler, on_window=lambda: self._emit(done))
             for name, slab in slabs:
                 levels[name].append(slab)
             if sampler is not None:
-                self._set_head(sampler.fit())
-            seal = case.commit()
-        self._record.add(source.case, state, seal)
-        return native
-
-    def _set_head(self, head: LinearHead) -> None:
-        self._writer.set_head(head.to_json())
-        self._emit(Event("note", text=f"the encoder's own head was recovered (R² {head.r2:.6f})"))
-
-    def _prepare(self, source: ScanSource) -> tuple[PreparedVolume, Grid, tuple[int, int]]:
-        scan = read_scan(source, unit=self._card.unit, nan_to=self._options.nan_to)
-        for note in scan.notes:
-            self._emit(Event("note", source.case, note))
-        if self._card.unit == "HU" and not self._options.assume_hu:
-            check_hounsfield(scan)
-        volume = prepare(scan, self._card.preparation, self._options.spacing)
-        return volume, scan.grid, (scan.sform_code, scan.qform_code)
+                head = sampler.fit()
+                self._writer.set_head(head.to_json())
+                self._emit(Event("note", text=f"the encoder's own head was recovered (R² {head.r2:.6f})"))
+            return native, case.commit()
 
 
 def _files(source: ScanSource) -> Path | tuple[Path, ...]:

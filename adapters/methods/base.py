@@ -88,6 +88,7 @@ class FitContext:
             (x, y, z),
             recipe.patches,
             one_case=recipe.one_case,
+            positions=adapter.positions,
             random=np.random.default_rng(self.seed + 1),
             memory=self.memory,
         )
@@ -135,6 +136,10 @@ class Method:
         Channels -> module, for methods that have one.
     radius : int
         Feature voxels around a voxel that its logits depend on.
+    positions : bool
+        Whether the residual gets where each voxel lies, as three more channels (`adapters.positions`).
+    every_level : bool
+        Whether it reads all levels of the store, where none are named; else those that the card names.
     needs_labels : bool
     """
 
@@ -143,15 +148,18 @@ class Method:
     fit: Callable[[FitContext], Fitted]
     residual: Callable[[int], nn.Module] | None = None
     radius: int = 0
+    positions: bool = False
+    every_level: bool = False
     needs_labels: bool = True
 
 
-def with_residual(context: FitContext, residual: Callable[[int], nn.Module], radius: int) -> Adapter:
-    """Return an adapter that starts exactly at the context's starting head.
+def with_residual(context: FitContext, method: Method) -> Adapter:
+    """Return an adapter of a method with a residual that starts exactly at the context's starting head.
 
     Up to 64 channels the residual reads the features, standardised (as they are in the paper recipe). Above
     it reads a projection on the principal components of the standardised support voxels, whitened.
     """
+    assert method.residual is not None
     torch.manual_seed(context.seed)
     head = context.start
     channels = head.weights.shape[1]
@@ -176,15 +184,16 @@ def with_residual(context: FitContext, residual: Callable[[int], nn.Module], rad
         context.channels,
         projection=(projection, shift),
         start=start,
-        residual=residual(len(projection)),
-        radius=radius,
+        residual=method.residual(len(projection)),
+        radius=method.radius,
+        positions=method.positions,
     )
 
 
-def fit_residual(context: FitContext, residual: Callable[[int], nn.Module], radius: int) -> Fitted:
+def fit_residual(context: FitContext, method: Method) -> Fitted:
     """Return an adapter with a residual, trained on patches."""
     recipe = context.recipe(linear=False)
-    adapter = with_residual(context, residual, radius)
+    adapter = with_residual(context, method)
     return context.train(adapter, context.patches(adapter, recipe), recipe)
 
 

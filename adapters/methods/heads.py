@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Mapping
 
@@ -14,7 +15,7 @@ from adapters.task import Task
 from featcache.errors import TaskError
 from featcache.head import LinearHead
 
-_FOREGROUND = 3.0  # weight of structures: between the likelihood's optimum and Dice's
+FOREGROUND = 3.0  # weight of structures: between the likelihood's optimum and Dice's
 _DECAY = 1e-4  # weight decay per voxel on standardised features
 _ITERATIONS = 100
 
@@ -65,18 +66,11 @@ def regress(sample: VoxelSample, task: Task) -> HeadRows:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    usable = _known(sample)
-    values, weights = sample.values[usable].numpy(), sample.weights[usable].numpy().astype(np.float64)
-    found = set(np.unique(values).tolist())
-    absent = [name for name, value in task.values.items() if value not in found]
-    if absent:
-        raise TaskError(
-            f"no voxel of {absent} in the support cases; choose cases that show every class, with --support, "
-            "or leave the class out with --classes"
-        )
-    features = sample.features[usable]
+    sample = known_voxels(sample, task)
+    values, weights = sample.values.numpy(), sample.weights.numpy().astype(np.float64)
+    features = sample.features
     mean, deviation = channel_moments(features)
-    weights = np.where(values > 0, _FOREGROUND, 1.0) * weights
+    weights = np.where(values > 0, FOREGROUND, 1.0) * weights
     weights /= weights.mean()
     standard = ((features - mean) / deviation).numpy()
     model = LogisticRegression(C=1 / (2 * _DECAY * len(values)), max_iter=_ITERATIONS, tol=1e-5)
@@ -88,12 +82,33 @@ def regress(sample: VoxelSample, task: Task) -> HeadRows:
     return HeadRows(coefficients, bias, groups)
 
 
-def _known(sample: VoxelSample) -> torch.Tensor:
+def known_voxels(sample: VoxelSample, task: Task) -> VoxelSample:
     """Return the voxels whose class is known for certain.
 
     Background of a case that does not annotate every class may be any of those; it is left out where
     other cases have background to show, and kept (as background) where none has.
+
+    Raises
+    ------
+    TaskError
+        If a class of the task occurs in no support case.
     """
     whole = sample.annotated.all(1)
-    certain = (sample.values > 0) | whole[sample.cases]
-    return certain if whole.any() else torch.ones_like(certain)
+    usable = (sample.values > 0) | (
+        whole[sample.cases] if whole.any() else torch.ones_like(sample.values > 0)
+    )
+    values = sample.values[usable]
+    found = set(np.unique(values.numpy()).tolist())
+    absent = [name for name, value in task.values.items() if value not in found]
+    if absent:
+        raise TaskError(
+            f"no voxel of {absent} in the support cases; choose cases that show every class, with --support, "
+            "or leave the class out with --classes"
+        )
+    return dataclasses.replace(
+        sample,
+        features=sample.features[usable],
+        values=values,
+        weights=sample.weights[usable],
+        cases=sample.cases[usable],
+    )

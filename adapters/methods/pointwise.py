@@ -15,7 +15,7 @@ def residual(width: int) -> nn.Module:
 
 def fit(context: FitContext) -> Fitted:
     """Return the adapter, trained on patches."""
-    return fit_residual(context, residual, METHOD.radius)
+    return fit_residual(context, METHOD)
 
 
 METHOD = Method("pointwise", "FSEFT's pointwise adapter: 1x1x1 convolutions before the head", fit, residual)

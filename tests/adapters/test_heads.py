@@ -117,9 +117,7 @@ def test_what_a_wide_residual_reads_explains_all_it_can() -> None:
     context = FitContext(TASK, [], {"f": 70}, (1, 1, 1), None, width=16)
     context.__dict__["sample"] = sample
     context.__dict__["start"] = HeadRows(torch.randn(3, 70, generator=generator), torch.zeros(3), (0, 1, 2))
-    found = get_method("spatial").residual
-    assert found is not None
-    adapter = with_residual(context, found, 2)
+    adapter = with_residual(context, get_method("spatial"))
     x = (features @ adapter.projection.T + adapter.projection_bias).numpy()
     rest = (features @ adapter.rest.T + adapter.rest_bias).numpy()
     assert np.allclose(np.cov(x.T), np.eye(16), atol=0.02)

@@ -14,6 +14,8 @@ from adapters import inference
 from adapters.features import FeatureVolume
 from adapters.inference import segment, tile_logits
 from adapters.model import Adapter, HeadRows, Residual
+from adapters.postprocess import largest_components
+from adapters.segmenter import FittedSegmenter
 from adapters.task import Task, parse_classes
 from featcache import geometry
 from featcache.card import Blending, Crop, Intensity, Output, Preparation
@@ -105,6 +107,63 @@ def test_segment_equals_the_whole_volume_at_once(
     assert len(np.unique(found.values)) == len(task.classes) + 1
 
 
+@pytest.mark.parametrize("task", [ONE, TWO], ids=["binary", "two classes"])
+@pytest.mark.parametrize("kernel", [None, 3])
+@pytest.mark.parametrize(("tile", "slab"), [(64, 32), (5, 3)])
+def test_probabilities_of_the_logits_that_decide(
+    case: Any, monkeypatch: pytest.MonkeyPatch, task: Task, kernel: int | None, tile: int, slab: int
+) -> None:
+    monkeypatch.setattr(inference, "_TILE", tile)
+    monkeypatch.setattr(inference, "_SLAB", slab)
+    adapter = make_adapter(task, CHANNELS, kernel)
+    logits = _logits_on_native(adapter, case).astype(np.float64)
+    shares = np.exp(logits - logits.max(0))
+    expected = (shares / shares.sum(0))[1:] if task is TWO else 1 / (1 + np.exp(-logits))
+    found = FittedSegmenter(adapter, None).probabilities(case)  # type: ignore[arg-type]
+    assert found.shape == (*case.info.native.shape, len(task.classes))
+    assert found.dtype == np.float32
+    # float16 keeps slabs of logits; a logit that is off by d moves a probability by d / 4 at most.
+    assert np.abs(np.moveaxis(found, -1, 0) - expected).max() < 0.01
+    assert np.abs(np.moveaxis(found, -1, 0) - expected).mean() < 1e-3
+    assert expected.std() > 0.1, "a case on which they could differ"
+    values = segment(adapter, case).values
+    if task is ONE:
+        assert np.array_equal(found[..., 0] > 0.5, values == 1)
+        return
+    all_shares = np.concatenate([1 - found.sum(-1, keepdims=True), found], -1)
+    ordered = np.sort(all_shares, -1)
+    clear = ordered[..., -1] - ordered[..., -2] > 1e-5
+    assert clear.mean() > 0.99
+    assert np.array_equal(all_shares.argmax(-1)[clear], values[clear])
+
+
+def test_probabilities_come_in_slabs_and_change_no_mask(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "_SLAB", 3)
+    segmenter = FittedSegmenter(make_adapter(TWO, CHANNELS, 3), None)  # type: ignore[arg-type]
+    boxes: list[tuple[slice, ...]] = []
+    times = np.zeros(case.info.native.shape, int)
+
+    def take(box: tuple[slice, ...], part: np.ndarray) -> None:
+        boxes.append(box)
+        times[box] += 1
+        assert part.shape == (*times[box].shape, 2)
+
+    found = segmenter.predict(case, on_probabilities=take)
+    assert np.array_equal(found.values, segmenter.predict(case).values)
+    assert len(boxes) > 3
+    assert (times == 1).all()
+
+
+def test_the_largest_component_is_kept_when_asked_for(case: Any) -> None:
+    segmenter = FittedSegmenter(make_adapter(TWO, CHANNELS, None), None)  # type: ignore[arg-type]
+    plain = segmenter.predict(case)
+    counts = [ndimage.label(plain.values == v, np.ones((3, 3, 3)))[1] for v in (1, 2)]
+    assert max(counts) > 1
+    kept = segmenter.predict(case, largest_component=True)
+    assert np.array_equal(kept.values, largest_components(plain).values)
+    assert [ndimage.label(kept.values == v, np.ones((3, 3, 3)))[1] for v in (1, 2)] == [1, 1]
+
+
 @pytest.mark.parametrize("codes", ["RAS", "LPI", "SRP", "AIL"])
 @pytest.mark.parametrize("target", [None, 1.6, 6.0])
 def test_outside_the_crop_is_background(
@@ -126,6 +185,9 @@ def test_outside_the_crop_is_background(
     expected = np.zeros(native.shape, np.uint8)
     expected[box] = 1
     assert np.array_equal(segment(adapter, case).values, expected)
+    likely = FittedSegmenter(adapter, None).probabilities(case)[..., 0]  # type: ignore[arg-type]
+    assert np.allclose(likely, expected / (1 + np.exp(-1)))
+    assert not likely[expected == 0].any()
 
 
 @pytest.mark.parametrize("kernel", [None, 3])

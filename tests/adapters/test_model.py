@@ -14,6 +14,7 @@ from adapters.methods import FitContext, get_method
 from adapters.methods.base import with_residual
 from adapters.methods.heads import own_head
 from adapters.model import Adapter, HeadRows, merge_rows
+from adapters.positions import positions
 from adapters.sampling import Support
 from adapters.task import Task, parse_classes, task_of_all
 from featcache.card import Output
@@ -26,7 +27,7 @@ def _wide_store(synthetic: SimpleNamespace, fakes: Any, tmp_path: Any) -> Featur
     return synthetic.make_store(tmp_path / "features.zarr", fakes.make_card(levels), cases=("a", "b"))
 
 
-@pytest.mark.parametrize("method", ["pointwise", "spatial"])
+@pytest.mark.parametrize("method", ["pointwise", "spatial", "context"])
 @pytest.mark.parametrize("recipe", ["fast", "paper"])
 @pytest.mark.parametrize("wide", [False, True], ids=["14 channels", "70 channels"])
 def test_a_residual_starts_exactly_at_its_head(
@@ -39,13 +40,15 @@ def test_a_residual_starts_exactly_at_its_head(
     support = [Support.of(store.case("a"), task, names)]
     channels = support[0].features.channels
     context = FitContext(task, support, channels, (1, 1, 1), None, recipe, width=12)
-    assert found.residual is not None
-    adapter = with_residual(context, found.residual, found.radius)
+    adapter = with_residual(context, found)
     assert adapter.head.in_channels == (12 if wide else 14)
     plain = Adapter(task, context.start, channels)
     volume = FeatureVolume(store.case("b"), names)
+    inputs = volume.read((1, 2, 3), (9, 8, 7), adapter.maps)
+    if found.positions:
+        inputs = torch.cat([inputs, positions(volume.grid.shape, (1, 2, 3), (9, 8, 7))])
     with torch.no_grad():
-        started = adapter(volume.read((1, 2, 3), (9, 8, 7), adapter.maps)[None])
+        started = adapter(inputs[None])
         head = plain(volume.read((1, 2, 3), (9, 8, 7))[None])
         mapped = plain.from_rows(volume.read((1, 2, 3), (9, 8, 7), [plain.linear_map()])[None])
     assert started.shape == (1, 3, 9, 8, 7)
@@ -53,7 +56,7 @@ def test_a_residual_starts_exactly_at_its_head(
     assert (started - head).abs().max() < 2e-3
     assert head.std() > 1, "logits must vary for this to say anything"
     # And the residual is able to move it: every trainable tensor but the first convolution has a gradient.
-    adapter(volume.read((1, 2, 3), (9, 8, 7), adapter.maps)[None]).square().mean().backward()
+    adapter(inputs[None]).square().mean().backward()
     last: Any = adapter.residual.last.weight  # type: ignore[union-attr]
     assert last.grad.abs().max() > 0
 

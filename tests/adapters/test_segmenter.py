@@ -41,7 +41,7 @@ def test_shots_are_drawn_by_the_seed_one_within_five(store: FeatureStore) -> Non
         ({"shots": 6}, r"--shots 6: .*5 labelled cases; expected 1 to 5"),
         ({"shots": 0}, "--shots 0"),
         ({"classes": "lung"}, r"unknown class 'lung'.*liver \(1\), spleen \(2\)"),
-        ({"method": "nonsense"}, "'nonsense': expected one of zero-shot, logistic"),
+        ({"method": "nonsense"}, "'nonsense': expected one of zero-shot, prototype"),
         ({"method": "zero-shot"}, "zero-shot needs the encoder's own head"),
     ],
 )

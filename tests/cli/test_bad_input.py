@@ -244,7 +244,7 @@ def test_no_labels(home: Path, run: Any) -> None:
         ("--shots 2 --support a,b", ["both --shots and --support", "expected one"]),
         ("--support a,x", ["--support", "['x']", "a, b, c"]),
         ("--levels l9", ["no level ['l9']", "l1", "--levels"]),
-        ("--method magic", ["--method 'magic'", "zero-shot, logistic"]),
+        ("--method magic", ["--method 'magic'", "zero-shot, prototype"]),
         ("--store nowhere.zarr", ["nowhere.zarr does not exist", "featcache extract"]),
         ("--store scans", ["scans is not a feature store"]),
     ],

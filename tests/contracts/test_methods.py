@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -103,7 +104,7 @@ def test_follows_the_seed(stores: Any, method: str) -> None:
 def test_a_wide_encoder_does_not_explode(stores: Any, method: str) -> None:
     """Above 64 channels a residual reads a projection: parameters grow with its width alone."""
     fitted = _fit(stores("wide"), method, "liver")
-    assert fitted.info.trainable <= 2 * 27 * 8**2 + 70 + 1
+    assert fitted.info.trainable <= 2 * 27 * 8 * (8 + 3) + 2 * (70 + 1)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -114,8 +115,8 @@ def test_says_what_it_is(method: str) -> None:
     assert found.radius >= 0
     if found.residual is not None:
         residual = found.residual(4)
-        x = torch.randn(1, 4, 5, 5, 5, generator=torch.manual_seed(0))
-        assert torch.equal(residual(x), torch.zeros_like(x)), "an adapter starts at its head"
+        x = torch.randn(1, 4 + 3 * found.positions, 5, 5, 5, generator=torch.manual_seed(0))
+        assert torch.equal(residual(x), torch.zeros(1, 4, 5, 5, 5)), "an adapter starts at its head"
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if get_method(m).residual is not None])
@@ -124,7 +125,7 @@ def test_the_radius_covers_what_a_voxel_sees(method: str) -> None:
     assert found.residual is not None
     residual: Any = found.residual(3)
     torch.nn.init.normal_(residual.last.weight)
-    x = torch.zeros(1, 3, 11, 11, 11, requires_grad=True)
+    x = torch.zeros(1, 3 + 3 * found.positions, 11, 11, 11, requires_grad=True)
     residual(x + torch.randn(x.shape, generator=torch.manual_seed(0)))[0, :, 5, 5, 5].sum().backward()
     assert x.grad is not None
     seen = x.grad[0].abs().sum(0).nonzero() - 5
@@ -138,8 +139,8 @@ def test_a_name_is_taken_once() -> None:
 
 
 def test_an_unknown_name_lists_all() -> None:
-    with pytest.raises(TaskError, match=r"--method 'prototype': expected one of " + ", ".join(METHODS)):
-        get_method("prototype")
+    with pytest.raises(TaskError, match=r"--method 'nonsense': expected one of " + ", ".join(METHODS)):
+        get_method("nonsense")
 
 
 def test_a_new_method_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,3 +148,33 @@ def test_a_new_method_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -> N
     register(dataclasses.replace(get_method("linear"), name="mine"))
     assert method_names() == (*METHODS, "mine")
     assert get_method("mine").fit is get_method("linear").fit
+
+
+def _installed(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    point = EntryPoint("theirs", value, registry.GROUP)
+    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
+    monkeypatch.setattr(registry, "_seen", set())
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == registry.GROUP else [])
+
+
+def test_a_method_of_an_installed_package_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = dataclasses.replace(get_method("linear"), name="theirs")
+    monkeypatch.setattr(base, "theirs", theirs, raising=False)
+    _installed(monkeypatch, "adapters.methods.base:theirs")
+    assert get_method("theirs") is theirs
+    assert method_names() == (*METHODS, "theirs")
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("nowhere.at_all:METHOD", "cannot be loaded"),
+        ("adapters.methods.base:nothing", "cannot be loaded"),
+        ("adapters.methods.base:Method", "expected an adapters.methods.Method of that name"),
+        ("adapters.methods.linear:METHOD", "expected an adapters.methods.Method of that name"),
+    ],
+)
+def test_a_broken_package_is_named(monkeypatch: pytest.MonkeyPatch, value: str, words: str) -> None:
+    _installed(monkeypatch, value)
+    with pytest.raises(TaskError, match=f"'theirs' of the package .*{words}"):
+        get_method("theirs")
