@@ -1,7 +1,9 @@
 """Does the paper's picture hold? Zero-shot, black-box adapters and white-box fine-tuning on the shifted sites.
 
-    python benchmarks/fseft.py --work /tmp/fseft --zero-shot          # zero-shot everywhere, black-box at `middle`
-    python benchmarks/fseft.py --work /tmp/fseft --methods full,lora_decoder,decoder,scratch
+    python benchmarks/fseft.py --work /tmp/fseft --site middle --methods zero-shot,linear,pointwise,spatial
+    python benchmarks/fseft.py --work /tmp/fseft --site middle --white full,lora_decoder,scratch
+    python benchmarks/fseft.py --work /tmp/fseft --site middle --task new --methods linear,spatial@features+features_s2
+    python benchmarks/fseft.py --work /tmp/fseft --zero-shot
 
 Generated scans of sites that the built-in encoder has not seen: a pool of 10 labelled cases, 5 test cases, support
 drawn by the fold's number. White-box methods see the network's weights and the images (benchmarks/whitebox.py);
@@ -15,14 +17,15 @@ import argparse
 import dataclasses
 import json
 import shutil
-import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from common import write_result
+from common import RESULTS, write_result
 
 from adapters import FewShotSegmenter
+from adapters.comparison import Comparison, Fold, Run
+from adapters.protocol import Protocol, common_task, compare, score_case_of
+from adapters.report import markdown
 from featcache import FeatureStore, extract
 from featcache.phantom import (
     KNOWN_STRUCTURES,
@@ -35,7 +38,6 @@ from featcache.phantom import (
 )
 
 POOL, TEST, SEED = 10, 5, 0
-WHITE_BOX = ("full", "decoder", "lora_decoder", "scratch")
 TASKS = {"known": KNOWN_STRUCTURES, "new": NEW_STRUCTURES}
 
 
@@ -46,44 +48,59 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--task", default="known", choices=tuple(TASKS))
-    parser.add_argument("--sites", default="middle")
-    parser.add_argument("--methods", default="linear,pointwise,spatial")
+    parser.add_argument("--site", default="middle", choices=tuple(SHIFTED_SITES))
+    parser.add_argument("--methods", default="")
+    parser.add_argument("--white", default="", help="full, decoder, lora_decoder, scratch")
     parser.add_argument("--shots", default="1,5,10")
     parser.add_argument("--folds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--zero-shot", action="store_true", help="On all shifted and all training sites.")
     arguments = parser.parse_args()
-    kept = arguments.work / "runs.json"
-    runs: list[dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else []
-
-    def once(key: dict[str, Any], run: Any) -> None:
-        if any(key.items() <= done.items() for done in runs):
-            return
-        runs.append({**key, **run()})
-        kept.write_text(json.dumps(runs))
-        print({**key, "mean": round(runs[-1]["mean"], 3), "seconds": runs[-1].get("seconds")}, flush=True)
-
     if arguments.zero_shot:
-        for site in (*SHIFTED_SITES, *TRAINING_SITES):
-            once(
-                {"task": "known", "site": site, "method": "zero-shot", "shots": 0, "fold": 0},
-                lambda s=site: zero_shot(arguments.work, s),
-            )
-    for site in filter(None, arguments.sites.split(",")):
-        for fold in range(arguments.folds):
-            order = np.random.default_rng(fold).permutation(POOL)
-            for shots in map(int, arguments.shots.split(",")):
-                support = [f"{site}_{n:02d}" for n in order[:shots]]
-                for method in filter(None, arguments.methods.split(",")):
-                    key = {
-                        "task": arguments.task,
-                        "site": site,
-                        "method": method,
-                        "shots": shots,
-                        "fold": fold,
-                    }
-                    once(key, lambda k=key, s=support: few_shot(arguments.work, k, s))
-    path = write_result("fseft", {"pool": POOL, "test": TEST, "runs": runs})
-    print(f"\n{table(runs)}\n\n{path}")
+        _zero_shot(arguments.work)
+        return
+    store = features(arguments.work, arguments.site, POOL + TEST)
+    names = [f"{arguments.site}_{number:02d}" for number in range(POOL + TEST)]
+    folds = tuple(
+        Fold(tuple(names[i] for i in np.random.default_rng(fold).permutation(POOL)), tuple(names[POOL:]))
+        for fold in range(arguments.folds)
+    )
+    shots = tuple(map(int, arguments.shots.split(",")))
+    methods = tuple(filter(None, arguments.methods.split(","))) or ("zero-shot",)
+    protocol = Protocol(methods, shots, folds, classes=",".join(TASKS[arguments.task]))
+    out = arguments.work / f"{arguments.site}-{arguments.task}"
+    found, failed = compare(
+        store, protocol, out, jobs=arguments.jobs, on_run=lambda *n: print(*n, flush=True)
+    )
+    runs = list(found.runs)
+    for fold in range(arguments.folds):
+        for count in shots:
+            for method in filter(None, arguments.white.split(",")):
+                kept = out / "white" / f"{method}-{count}-{fold}.json"
+                if not kept.exists():
+                    run = _white(arguments.work, arguments.site, protocol, (method, count, fold))
+                    kept.parent.mkdir(exist_ok=True)
+                    kept.write_text(json.dumps(run.to_json()))
+                    print(run.name, f"{run.dice:.3f}", flush=True)
+    for kept in sorted((out / "white").glob("*.json")):
+        runs.append(Run.from_json(json.loads(kept.read_text())))
+    found = dataclasses.replace(found, runs=tuple(runs))
+    _save(f"{arguments.site}-{arguments.task}", found)
+    print(f"\n{markdown(found)}\n{failed or ''}")
+
+
+def _save(key: str, found: Comparison) -> None:
+    """Keep a part of results/fseft.json: each run's Dice by class, and the table."""
+    path = RESULTS / "fseft.json"
+    document = json.loads(path.read_text()) if path.exists() else {}
+    whole = found.to_json()
+    runs = [
+        {k: run.to_json()[k] for k in ("method", "shots", "fold", "support", "seconds", "trainable")}
+        | {"classes": {n: round(d, 4) for n, d in run.class_dice().items()}, "dice": run.dice}
+        for run in found.runs
+    ]
+    parts = document.get("parts", {}) | {key: {"table": whole["table"], "runs": runs}}
+    write_result("fseft", {"pool": POOL, "test": TEST, "parts": parts})
 
 
 def cohort(work: Path, site: str, cases: int) -> Path:
@@ -104,97 +121,52 @@ def features(work: Path, site: str, cases: int) -> FeatureStore:
     return FeatureStore.open(out)
 
 
-def zero_shot(work: Path, site: str) -> dict[str, Any]:
-    """The encoder's own head on test cases."""
-    unseen = site in SHIFTED_SITES
-    store = features(work, site, POOL + TEST if unseen else TEST)
-    test = store.cases()[-TEST:]
-    names = [n for n in find_site(site).annotated if n in KNOWN_STRUCTURES]
-    fitted = FewShotSegmenter(method="zero-shot", classes=",".join(names)).fit(store)
-    return score(fitted, store, test, names)
-
-
-def few_shot(work: Path, key: dict[str, Any], support: list[str]) -> dict[str, Any]:
-    """One fit and its Dice on the test cases."""
-    store = features(work, key["site"], POOL + TEST)
-    test = store.cases()[-TEST:]
-    names = list(TASKS[key["task"]])
-    method, _, levels = key["method"].partition("@")
-    if method not in WHITE_BOX:
-        segmenter = FewShotSegmenter(
-            method=method,
-            support=support,
-            classes=",".join(names),
-            seed=key["fold"],
-            levels=levels.split("+") if levels else None,
+def _zero_shot(work: Path) -> None:
+    """The encoder's own head on five test cases of every site, structure by structure."""
+    rows = {}
+    for site in (*TRAINING_SITES, *SHIFTED_SITES):
+        unseen = site in SHIFTED_SITES
+        store = features(work, site, POOL + TEST if unseen else TEST)
+        test = tuple(
+            f"{site}_{number:02d}" for number in range(POOL if unseen else 0, POOL + TEST if unseen else TEST)
         )
-        fitted = segmenter.fit(store)
-        found = score(fitted, store, test, names)
-        return found | {
-            "seconds": fitted.info.seconds,
-            "trainable": fitted.info.trainable,
-            "support": support,
-        }
+        names = [n for n in find_site(site).annotated if n in KNOWN_STRUCTURES]
+        protocol = Protocol(("zero-shot",), (1,), (Fold((), test),), classes=",".join(names))
+        found, _ = compare(store, protocol, work / f"{site}-zero-shot")
+        rows[site] = found.runs[0].class_dice() | {"mean": found.runs[0].dice}
+        print(site, f"{rows[site]['mean']:.3f}", flush=True)
+    write_result("zero_shot_sites", {"test": TEST, "sites": rows})
+    sites = list(rows)
+    lines = ["| structure | " + " | ".join(sites) + " |", "|---|" + "---|" * len(sites)]
+    for name in ("mean", *KNOWN_STRUCTURES):
+        cells = [f"{rows[site][name]:.2f}" if rows[site].get(name) is not None else "" for site in sites]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    print("\n" + "\n".join(lines))
+
+
+def _white(work: Path, site: str, protocol: Protocol, key: tuple[str, int, int]) -> Run:
+    """One white-box fit, exported, extracted and predicted like any encoder."""
     import whitebox
 
-    model, trainable, seconds = whitebox.fit(
-        work / key["site"], method, support, names, key["fold"], work / "tuned.onnx"
+    method, shots, number = key
+    fold = protocol.folds[number]
+    support = fold.support[:shots]
+    names = str(protocol.classes).split(",")
+    model, trainable, seconds, curve = whitebox.fit(
+        work / site, method, list(support), names, number, work / "tuned.onnx"
     )
     tuned = work / "tuned.zarr"
     shutil.rmtree(tuned, ignore_errors=True)
     tuned.with_name("tuned.private.json").unlink(missing_ok=True)
-    scans = [work / key["site"] / "scans" / f"{case}.nii.gz" for case in test]
-    extract(model, scans, tuned, labels=work / key["site"] / "labels")
+    scans = [work / site / "scans" / f"{case}.nii.gz" for case in fold.test]
+    extract(model, scans, tuned, labels=work / site / "labels")
     store = FeatureStore.open(tuned)
-    fitted = FewShotSegmenter(method="zero-shot", classes=",".join(names)).fit(store)
-    return score(fitted, store, store.cases(), names) | {
-        "seconds": seconds,
-        "trainable": trainable,
-        "support": support,
+    task = common_task(store, dataclasses.replace(protocol, folds=(Fold((), fold.test),)))
+    fitted = FewShotSegmenter(method="zero-shot", classes=task).fit(store)
+    scores = {
+        case: score_case_of(store, task, case, fitted.predict(store.case(case)).values) for case in fold.test
     }
-
-
-def score(fitted: Any, store: FeatureStore, test: list[str], names: list[str]) -> dict[str, Any]:
-    """Dice per test case and class, None where neither shows it."""
-    scores: dict[str, list[float | None]] = {}
-    begun = time.perf_counter()
-    for case in test:
-        mask = fitted.predict(store.case(case))
-        labels = store.case(case).labels()
-        assert labels is not None
-        truth = labels.read()
-        row: list[float | None] = []
-        for name in names:
-            a, b = mask.values == mask.classes[name], truth == labels.classes[name]
-            total = int(a.sum() + b.sum())
-            row.append(None if total == 0 else float(2 * (a & b).sum() / total))
-        scores[case] = row
-    every = np.array([[np.nan if v is None else v for v in row] for row in scores.values()])
-    return {
-        "classes": names,
-        "dice": scores,
-        "mean": float(np.nanmean(np.nanmean(every, axis=0))),
-        "predict_seconds": round((time.perf_counter() - begun) / len(test), 2),
-    }
-
-
-def table(runs: list[dict[str, Any]]) -> str:
-    """Markdown: mean Dice (over structures, cases and folds) with the folds' spread."""
-    lines = [
-        "| task | site | method | shots | Dice | folds | trainable | fit, s |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    groups = dict.fromkeys((r["task"], r["site"], r["method"], r["shots"]) for r in runs)
-    for task, site, method, shots in groups:
-        mine = [
-            r for r in runs if (r["task"], r["site"], r["method"], r["shots"]) == (task, site, method, shots)
-        ]
-        means = [r["mean"] for r in mine]
-        seconds = [r["seconds"] for r in mine if "seconds" in r]
-        cells = [task, site, method, str(shots or "-"), f"{np.mean(means):.3f} ± {np.std(means):.3f}", str(len(mine)),
-                 f"{mine[0].get('trainable', 0):,}", f"{np.mean(seconds):.0f}" if seconds else "-"]  # fmt: skip
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return Run(method, shots, number, support, scores, seconds, 0.0, trainable, tuple(curve))
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ HEAD_FACTOR = 8.0
 
 def fit(
     folder: Path, method: str, support: list[str], names: list[str], seed: int, out: Path
-) -> tuple[Path, int, float]:
-    """Fine-tune on support cases of a cohort's folder; the exported model, its trained parameters and the seconds."""
+) -> tuple[Path, int, float, list[float]]:
+    """Fine-tune on support cases of a cohort's folder; the exported model, its trained parameters, seconds, losses."""
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
     cases = [_case(folder, name, names) for name in support]
@@ -50,6 +50,7 @@ def fit(
     ]
     optimiser = torch.optim.AdamW(groups, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
+    curve: list[float] = []
     begun = time.perf_counter()
     network.train()
     for _ in range(STEPS):
@@ -62,7 +63,9 @@ def fit(
         dice = soft_dice_loss(shares, targets, weight, every[:, 1:], per_item=False)
         entropy = cross_entropy_loss(shares, targets, weight)
         optimiser.zero_grad()
-        (dice + entropy).backward()
+        loss = dice + entropy
+        loss.backward()
+        curve.append(round(float(loss.detach()), 5))
         optimiser.step()
         schedule.step()
     seconds = time.perf_counter() - begun
@@ -73,7 +76,7 @@ def fit(
     attach(
         out, dataclasses.replace(card("builtin", encoder, ("background", *names)), name=f"builtin-{method}")
     )
-    return out, sum(p.numel() for _, p in trained), round(seconds, 1)
+    return out, sum(p.numel() for _, p in trained), round(seconds, 1), curve
 
 
 def _with_head(encoder: Encoder, names: list[str]) -> Encoder:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli import console
-from featcache.errors import FeatcacheError, StoreError
+from cli.compare import compare, tell_what_to_expect
+from cli.export import export_command
+from cli.predict import predict
+from featcache.errors import StoreError
 
 if TYPE_CHECKING:
     from adapters.segmenter import FittedSegmenter
-    from featcache.store import FeatureStore
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,6 +23,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Train a light segmentation adapter on cached features, and write masks on the scans' own grids.",
 )
+
+app.command()(compare)
+app.command("export")(export_command)
 
 StoreOption = Annotated[
     Path | None, typer.Option(help="The feature store; the one in this folder by default.")
@@ -39,7 +43,10 @@ def train(
     shots: Annotated[int | None, typer.Option(help="Labelled cases to draw; all of them by default.")] = None,
     store: StoreOption = None,
     method: Annotated[
-        str, typer.Option(help="zero-shot, logistic, linear, pointwise or spatial.")
+        str,
+        typer.Option(
+            help="zero-shot, prototype, logistic, linear, pointwise, spatial, context, or an installed one."
+        ),
     ] = "spatial",
     classes: Annotated[
         str | None, typer.Option(help="Such as liver,kidney=2+3; all that the support shows by default.")
@@ -54,6 +61,12 @@ def train(
     width: Annotated[
         int, typer.Option(min=1, help="Channels that pointwise and spatial read of more than 64.")
     ] = 48,
+    cross_validate: Annotated[
+        bool,
+        typer.Option(
+            "--cross-validate", help="First tell what to expect: each support case left out in turn."
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw and of the training.")] = 0,
     device: Device = "auto",
     out: Annotated[Path, typer.Option(help="The adapter to make; an existing one is refused.")] = Path(
@@ -79,6 +92,8 @@ def train(
         seed=seed,
         device=device,
     )
+    if cross_validate:
+        tell_what_to_expect(opened, segmenter)
     with console.Steps(f"train {method}", "steps") as steps:
         fitted = segmenter.fit(opened, on_step=steps.on_step)
     fitted.save(out)
@@ -97,40 +112,7 @@ def _describe(fitted: FittedSegmenter, out: Path) -> None:
     console.say(f"{out}: {info.method} adapter for {info.encoder_name}, {console.time_text(info.seconds)}")
 
 
-@app.command()
-def predict(
-    adapter: Annotated[Path, typer.Option(help="The adapter's folder.")] = Path("adapter"),
-    store: StoreOption = None,
-    out: Annotated[Path, typer.Option(help="Folder for the masks.")] = Path("masks"),
-    cases: Annotated[str | None, typer.Option(help="Cases, a,b,c; all by default.")] = None,
-    preview: Annotated[bool, typer.Option("--preview", help="A PNG per case beside its mask.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace masks that are there.")] = False,
-    device: Device = "auto",
-) -> None:
-    """Write a mask per case as .nii.gz with the scan's own shape and affine, and classes.json beside them."""
-    from adapters.segmenter import FittedSegmenter
-    from featcache.store import FeatureStore
-
-    opened = FeatureStore.open(store or FeatureStore.find(Path()))
-    fitted = FittedSegmenter.load(adapter, device)
-    warning = fitted.check(opened)
-    if warning is not None:
-        console.warn(warning)
-    wanted = _wanted(opened, _split(cases))
-    _prepare_folder(out, fitted.adapter.task.values, overwrite=overwrite)
-    failed = {}
-    with console.Steps("predict", "cases") as steps:
-        for number, case in enumerate(wanted):
-            steps.update(number, len(wanted), case)
-            try:
-                _predict_one(fitted, opened, case, out, preview=preview)
-            except FeatcacheError as error:
-                failed[case] = str(error)
-    console.say(f"{out}: {len(wanted) - len(failed)} masks written")
-    for case, message in failed.items():
-        console.fail(f"{case}: {message}")
-    if failed:
-        raise typer.Exit(console.EXIT_SOME_FAILED if len(failed) < len(wanted) else console.EXIT_ERROR)
+app.command()(predict)
 
 
 @app.command()
@@ -180,56 +162,6 @@ def evaluate(
         console.warn(f"labels without a mask: {', '.join(report.missing_predictions)}")
     if report.exit_code:
         raise typer.Exit(report.exit_code)
-
-
-def _predict_one(
-    fitted: FittedSegmenter, store: FeatureStore, case: str, out: Path, *, preview: bool
-) -> None:
-    from featcache.scans.masks import write_mask
-
-    found = store.case(case)
-    result = fitted.predict(found)
-    write_mask(out / f"{case}.nii.gz", result.values, result.grid, result.codes)
-    if preview:
-        from adapters.preview import save_preview
-
-        save_preview(out / f"{case}.png", found, list(fitted.adapter.channels), result)
-
-
-def _wanted(store: FeatureStore, cases: list[str] | None) -> list[str]:
-    known = store.cases()
-    unknown = sorted(set(cases or ()) - set(known))
-    if unknown or not known:
-        raise StoreError(f"{store.path} has no cases {unknown}; it holds {', '.join(known[:8]) or 'none'}")
-    return list(dict.fromkeys(cases)) if cases else known
-
-
-def _prepare_folder(out: Path, values: dict[str, int], *, overwrite: bool) -> None:
-    """Make the folder and write class names into it; a folder with anything in it is refused."""
-    if out.exists() and not overwrite and (not out.is_dir() or any(out.iterdir())):
-        raise StoreError(
-            f"--out {out} is there and not empty; choose another folder, or pass --overwrite", path=out
-        )
-    names = {"background": 0, **values}
-    try:
-        there = (
-            json.loads((out / "classes.json").read_text("utf-8"))
-            if (out / "classes.json").exists()
-            else names
-        )
-    except (OSError, ValueError):
-        there = None
-    if there != names:
-        raise StoreError(
-            f"--out {out} holds masks of other classes ({there}) than this adapter's ({names}); two kinds of masks in "
-            "one folder would be mixed up: choose another folder",
-            path=out,
-        )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "classes.json").write_text(json.dumps(names, indent=2) + "\n", "utf-8")
-    except OSError as error:
-        raise StoreError(f"--out {out} cannot be written: {error}", path=out) from error
 
 
 def _split(text: str | None) -> list[str] | None:

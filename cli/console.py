@@ -66,6 +66,11 @@ def choice(option: str, value: str, allowed: tuple[str, ...]) -> Any:
     return value
 
 
+def split(text: str) -> list[str]:
+    """Return the parts of ``a,b,c``."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 def say(text: str) -> None:
     """Print a line."""
     out.print(escape(text))
