@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from adapters.interpolate import interpolate, source_positions
-from featcache.errors import AdapterMismatchError
+from featcache.errors import AdapterMismatchError, CorruptStore
 from featcache.geometry import AxisMap, Grid, Triple, axis_map, spacing
 from featcache.store import Case, Level
 
@@ -82,6 +82,11 @@ class FeatureVolume:
         Returns
         -------
         Tensor, shape (C, x, y, z), float32
+
+        Raises
+        ------
+        CorruptStore
+            If a feature is NaN or infinite, or a chunk is damaged.
         """
         parts = []
         total: torch.Tensor | None = None
@@ -119,6 +124,14 @@ class FeatureVolume:
             count.append(end - first + 1)
         box: Triple = (count[0], count[1], count[2])
         values = torch.from_numpy(level.read((low[0], low[1], low[2]), box)).to(self.device)
+        # The sum tells for almost nothing; it may also overflow.
+        if not values.sum().isfinite() and not values.isfinite().all():
+            raise CorruptStore(
+                f"case {self.case.id}, level {name}: {int((~values.isfinite()).sum())} of {values.numel()} features in "
+                f"the box at {tuple(low)} are NaN or infinite; expected numbers. featcache writes none: extract the "
+                "case again",
+                case=self.case.id,
+            )
         inside = [np.round(p - a, 6) for p, a in zip(positions, low, strict=True)]
         return values, inside
 

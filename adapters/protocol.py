@@ -25,7 +25,7 @@ from adapters.methods import get_method
 from adapters.metrics import Score, check_tolerance, dice_case, score_case
 from adapters.recipe import RecipeName
 from adapters.segmenter import FewShotSegmenter
-from adapters.task import Task, parse_classes, resolve, task_of_all
+from adapters.task import Task, check_known, parse_classes, resolve, task_of_all
 from featcache import __version__
 from featcache.card_json import card_from_json
 from featcache.errors import FeatcacheError, StoreError, TaskError
@@ -135,7 +135,7 @@ def compare(
     missing = [job for job in wanted if not _run_path(out, job).exists()]
     failed: dict[str, str] = {}
     done = len(wanted) - len(missing)
-    work = _Work(store.path, protocol, task, out)
+    work = _Work(store, protocol, task, out)
     for name, error in _each(work, missing, jobs):
         if name is not None and error is not None:
             failed[name] = error
@@ -211,12 +211,12 @@ def common_task(store: FeatureStore, protocol: Protocol) -> Task:
     cases = dict.fromkeys(case for fold in protocol.folds for case in (*fold.support, *fold.test))
     if protocol.classes is not None:
         task = parse_classes(protocol.classes) if isinstance(protocol.classes, str) else protocol.classes
-        known: dict[str, int] = {}
+        known = {}
         for case in cases:
             labels = store.case(case).labels(LABELS)
             assert labels is not None
-            known |= labels.classes
-        resolve(task, known, (), str(store.path))
+            known[case] = dict(labels.classes)
+        check_known(task, known, str(store.path))
         return task
     common: dict[str, int] = {}
     for number, case in enumerate(cases):
@@ -314,7 +314,7 @@ def _jobs(protocol: Protocol) -> Iterator[Job]:
 class _Work:
     """What every run needs; travels to worker processes."""
 
-    store: Path
+    store: FeatureStore
     protocol: Protocol
     task: Task
     out: Path
@@ -322,7 +322,7 @@ class _Work:
     def __call__(self, job: Job) -> tuple[str, str | None]:
         """Do one run; its name and what went wrong come back."""
         try:
-            run = run_one(FeatureStore.open(self.store), self.protocol, self.task, job, self.out)
+            run = run_one(self.store, self.protocol, self.task, job, self.out)
             _write(_run_path(self.out, job), run.to_json())
         except FeatcacheError as error:
             return job.name, str(error)
@@ -428,7 +428,7 @@ def _settings(store: FeatureStore, protocol: Protocol, task: Task) -> dict[str, 
         "encoder": str(store.root.card.get("name", "")),
         "encoder_id": store.root.encoder_id,
         "recipe_id": store.root.recipe_id,
-        "store": store.path.name,
+        "store": store.name,
         "levels": list(protocol.levels or card_from_json(store.root.card).default_levels),
         "task": task.to_json(),
         "methods": list(protocol.methods),

@@ -39,6 +39,11 @@ class Recipe:
         Steps an epoch: the support cases.
     plateau : bool
         Stop when the training loss no longer falls.
+    margin : bool
+        Leave out of the loss what the patch's border keeps from seeing all around, unless the scan ends there too.
+    anchor : float
+        Weight, divided by the support cases, of the head's squared distance from its start (L2-SP): the fewer
+        scans, the closer it stays.
     """
 
     name: RecipeName
@@ -54,6 +59,8 @@ class Recipe:
     foreground: float
     epoch: int
     plateau: bool
+    margin: bool
+    anchor: float
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as JSON values."""
@@ -76,6 +83,8 @@ def paper_recipe(shots: int, *, linear: bool) -> Recipe:
         foreground=1.0,
         epoch=shots,
         plateau=True,
+        margin=False,
+        anchor=0.0,
     )
 
 
@@ -100,4 +109,6 @@ def fast_recipe(shots: int, *, linear: bool) -> Recipe:
         foreground=3.0,
         epoch=shots,
         plateau=False,
+        margin=False,
+        anchor=0.0,
     )

@@ -207,15 +207,15 @@ class VoxelBatches:
     """
 
     def __init__(self, sample: VoxelSample, count: int, random: np.random.Generator) -> None:
-        self._sample, self._count, self._random = sample, count, random
+        self._sample, self._count, self.random = sample, count, random
         cases = range(len(sample.annotated))
         self._members = [torch.nonzero(sample.cases == number).flatten() for number in cases]
 
     def draw(self) -> Batch:
         """Return the batch of one step: voxels of one case, as in FSEFT."""
-        sample, case = self._sample, int(self._random.integers(len(self._members)))
+        sample, case = self._sample, int(self.random.integers(len(self._members)))
         members = self._members[case]
-        drawn = torch.from_numpy(self._random.permutation(len(members))[: self._count])
+        drawn = torch.from_numpy(self.random.permutation(len(members))[: self._count])
         chosen = members[drawn]
         classes = sample.annotated.shape[1] + 1
         target = torch.nn.functional.one_hot(sample.values[chosen], classes).float()
@@ -242,6 +242,8 @@ class PatchBatches:
         Patches a step.
     one_case : bool
         Whether all patches of a step come from one case, as in FSEFT.
+    margin : int
+        Voxels at a patch's border that weigh nothing, unless the scan ends there too.
     positions : bool
         Whether inputs end with the voxels' positions, slightly shifted and stretched at random: scans do not
         cover the same part of the body.
@@ -258,6 +260,7 @@ class PatchBatches:
         count: int,
         *,
         one_case: bool,
+        margin: int = 0,
         positions: bool = False,
         random: np.random.Generator,
         memory: int,
@@ -266,7 +269,8 @@ class PatchBatches:
         largest = np.max([item.features.grid.shape for item in support], axis=0)
         self._size = np.minimum(size, largest)
         self._support, self._maps, self._count = support, maps, count
-        self._one_case, self._positions, self._random = one_case, positions, random
+        self._one_case, self._margin = one_case, margin
+        self._positions, self.random = positions, random
         self._places = [_places(item.labels.hard()) for item in support]
         self._kept: dict[int, torch.Tensor] = {}
         for number, item in enumerate(support):
@@ -278,12 +282,12 @@ class PatchBatches:
 
     def draw(self) -> Batch:
         """Return the patches of one step."""
-        case = int(self._random.integers(len(self._support)))
+        case = int(self.random.integers(len(self._support)))
         patches = []
         for _ in range(self._count):
-            patches.append(self._patch(case, positive=bool(self._random.random() < 0.5)))
+            patches.append(self._patch(case, positive=bool(self.random.random() < 0.5)))
             if not self._one_case:
-                case = int(self._random.integers(len(self._support)))
+                case = int(self.random.integers(len(self._support)))
         return Batch(*(torch.stack(parts) for parts in zip(*patches, strict=True)))
 
     def _patch(self, case: int, *, positive: bool) -> tuple[torch.Tensor, ...]:
@@ -293,19 +297,19 @@ class PatchBatches:
         places = self._places[case]
         if positive and places:
             # A class first, then a voxel of it: small structures come as often as large ones.
-            voxels = places[int(self._random.integers(len(places)))]
-            centre = np.unravel_index(int(voxels[self._random.integers(len(voxels))]), tuple(shape))
-            start = np.asarray(centre) - self._random.integers(0, size)
+            voxels = places[int(self.random.integers(len(places)))]
+            centre = np.unravel_index(int(voxels[self.random.integers(len(voxels))]), tuple(shape))
+            start = np.asarray(centre) - self.random.integers(0, size)
         else:
-            start = self._random.integers(0, shape - size + 1)
+            start = self.random.integers(0, shape - size + 1)
         start = np.clip(start, 0, shape - size)
         inputs = self._read(case, start, size)
         if self._positions:
             where = positions(shape.tolist(), start.tolist(), size.tolist())
-            stretch, shift = self._random.normal(1, _STRETCH, 3), self._random.normal(0, _SHIFT, 3)
+            stretch, shift = self.random.normal(1, _STRETCH, 3), self.random.normal(0, _SHIFT, 3)
             inputs = torch.cat([inputs, where * _column(stretch) + _column(shift)])
         target = item.labels.soft(start.tolist(), size.tolist())
-        weight = torch.ones(1, *target.shape[1:])
+        weight = _inner(shape.tolist(), start.tolist(), size.tolist(), self._margin)
         # A scan smaller than a patch: the rest weighs nothing.
         pad = [n for a in (2, 1, 0) for n in (0, int(self._size[a] - size[a]))]
         parts = [torch.nn.functional.pad(t, pad) for t in (inputs, target, weight)]
@@ -317,6 +321,17 @@ class PatchBatches:
             return self._support[case].features.read(start.tolist(), size.tolist(), self._maps).cpu()
         x, y, z = (slice(int(a), int(a + n)) for a, n in zip(start, size, strict=True))
         return kept[:, x, y, z].float()
+
+
+def _inner(shape: Sequence[int], start: Sequence[int], size: Sequence[int], margin: int) -> torch.Tensor:
+    """Return 1 where a patch shows all that a voxel's logits depend on, 0 elsewhere; shape (1, x, y, z)."""
+    weight = torch.ones(1, *size)
+    for axis, (whole, first, length) in enumerate(zip(shape, start, size, strict=True), 1):
+        if first > 0:
+            weight.narrow(axis, 0, min(margin, length)).zero_()
+        if first + length < whole:
+            weight.narrow(axis, max(length - margin, 0), min(margin, length)).zero_()
+    return weight
 
 
 def _column(values: NDArray[np.float64]) -> torch.Tensor:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from adapters.checkpoint import AdapterInfo, check_encoder, load_adapter, save_adapter
@@ -18,12 +19,13 @@ from adapters.methods import FitContext, get_method
 from adapters.methods.base import Fitted
 from adapters.model import Adapter
 from adapters.postprocess import largest_components
+from adapters.progress import Progress
 from adapters.recipe import RecipeName
 from adapters.sampling import Support
-from adapters.task import Task, TaskClass, parse_classes, resolve, task_of_all
+from adapters.task import Task, TaskClass, check_known, parse_classes, task_of_all
 from adapters.training import OnStep
 from featcache import __version__
-from featcache.card_json import card_from_json
+from featcache.card_json import canonical_digest, card_from_json
 from featcache.errors import TaskError
 from featcache.geometry import Triple, axis_map
 from featcache.head import LinearHead
@@ -68,8 +70,19 @@ class FewShotSegmenter:
     device: str = "auto"
     memory: int = 3 * 2**30
 
-    def fit(self, store: FeatureStore, on_step: OnStep | None = None) -> FittedSegmenter:
+    def fit(
+        self, store: FeatureStore, on_step: OnStep | None = None, keep: Path | None = None
+    ) -> FittedSegmenter:
         """Return the segmenter fitted on the support cases of `store`.
+
+        Parameters
+        ----------
+        store : FeatureStore
+        on_step : callable, optional
+            Told about progress.
+        keep : Path, optional
+            A file for the training's state: where a run before this one was killed, this one goes on, to the
+            same adapter. It goes when the training is over.
 
         Raises
         ------
@@ -101,6 +114,8 @@ class FewShotSegmenter:
             on_step=on_step,
         )
         _check_annotated(context)
+        if keep is not None:
+            context = replace(context, progress=Progress(keep, self._digest(store, context, cases)))
         fitted = method.fit(context)
         info = self._info(store, cases, fitted, time.perf_counter() - begun)
         return FittedSegmenter(fitted.adapter, info, device)
@@ -125,6 +140,24 @@ class FewShotSegmenter:
                 "others with --support"
             )
         return task_of_all(sorted(names, key=lambda n: (names[n], n)))
+
+    def _digest(self, store: FeatureStore, context: FitContext, cases: Sequence[str]) -> str:
+        """Return the digest of all that the outcome of a fit depends on."""
+        seen = []
+        for name in cases:
+            case = store.case(name)
+            labels = case.labels(LABELS)
+            seen.append([name, case.seal, None if labels is None else labels.document.seal])
+        return canonical_digest(
+            {
+                "encoder": [store.root.encoder_id, store.root.recipe_id, store.root.head],
+                "cases": seen,
+                "task": context.task.to_json(),
+                "levels": [[name, count] for name, count in context.channels.items()],
+                "fit": [self.method, self.recipe, self.width, self.seed, context.device],
+                "software": [__version__, torch.__version__],
+            }
+        )
 
     def _info(self, store: FeatureStore, cases: Sequence[str], fitted: Fitted, seconds: float) -> AdapterInfo:
         return AdapterInfo(
@@ -285,12 +318,12 @@ def _levels(store: FeatureStore, cases: Sequence[str], names: Sequence[str]) -> 
 
 def _check_known(store: FeatureStore, cases: Sequence[str], task: Task) -> None:
     """Raise TaskError for a class that no support case knows."""
-    known: dict[str, int] = {}
+    known: dict[str, dict[str, int]] = {}
     for case in cases:
         labels = store.case(case).labels(LABELS)
-        known |= {} if labels is None else labels.classes
+        known[case] = {} if labels is None else dict(labels.classes)
     if cases:
-        resolve(task, known, (), str(store.path))
+        check_known(task, known, str(store.path))
 
 
 def _check_annotated(context: FitContext) -> None:

@@ -14,7 +14,10 @@ from featcache.errors import TaskError
 
 @dataclass(frozen=True)
 class TaskClass:
-    """One structure: its name, and the label classes (by name or value) that it is made of."""
+    """One structure: its name, and the label classes that it is made of.
+
+    A source is a class name or a label value; "liver|Liver" is either, as a case's labels have it.
+    """
 
     name: str
     sources: tuple[str, ...]
@@ -78,9 +81,10 @@ class Task:
 
 
 def parse_classes(text: str) -> Task:
-    """Return the task of ``"liver,kidney=2+3,lung=lung_left+lung_right"``.
+    """Return the task of ``"liver=liver|Liver,kidney=2+3,lung=lung_left+lung_right"``.
 
-    ``name`` takes the label class of that name; ``name=a+b`` merges label classes, given by name or value.
+    ``name`` takes the label class of that name; ``name=a+b`` merges label classes, given by name or value;
+    ``name=a|b`` takes the one that a case has.
     """
     classes = []
     for item in text.split(","):
@@ -152,7 +156,7 @@ def resolve(
     table = np.zeros(max(classes.values(), default=0) + 1, np.int64)
     complete = []
     for value, wanted in enumerate(task.classes, 1):
-        names = [source if source in classes else by_value.get(source) for source in wanted.sources]
+        names = [_pick(source, classes, by_value, where) for source in wanted.sources]
         for source, name in zip(wanted.sources, names, strict=True):
             if name is not None:
                 table[classes[name]] = value
@@ -163,3 +167,64 @@ def resolve(
                 )
         complete.append(all(name in annotated for name in names))
     return CaseTask(table, tuple(complete))
+
+
+def _pick(source: str, classes: Mapping[str, int], by_value: Mapping[str, str], where: str) -> str | None:
+    """Return the class name that a source means here, None if there is none."""
+    names = [name if name in classes else by_value.get(name) for name in source.split("|")]
+    found = list(dict.fromkeys(name for name in names if name is not None))
+    if len(found) > 1:
+        raise TaskError(
+            f"{where}: {source!r} in --classes means one of them, and found both {' and '.join(found)}; "
+            "join them with + if they are parts of one structure"
+        )
+    return found[0] if found else None
+
+
+def check_known(task: Task, known: Mapping[str, Mapping[str, int]], where: str) -> None:
+    """Raise TaskError where the label classes of several cases do not make the task, or would be mixed up.
+
+    Parameters
+    ----------
+    task : Task
+    known : mapping of str to mapping of str to int
+        Class names and label values by case.
+    where : str
+        Named in the error.
+
+    Raises
+    ------
+    TaskError
+        If no case knows a source, a source is a label value that stands for different names, or cases have
+        names that differ only in case, spaces, - or _ and the task does not say that they are one class.
+    """
+    meanings: dict[str, dict[str, str]] = {}
+    spelled: dict[str, dict[str, str]] = {}
+    for case, classes in known.items():
+        for name, value in classes.items():
+            meanings.setdefault(str(value), {}).setdefault(name, case)
+            plain = "".join(c for c in name.casefold() if c not in " -_")
+            spelled.setdefault(plain, {}).setdefault(name, case)
+    names = {name for group in spelled.values() for name in group}
+    of_class = {name: c.name for c in task.classes for source in c.sources for name in source.split("|")}
+    for source in of_class:
+        if source not in names and len(meanings.get(source, {})) > 1:
+            listed = ", ".join(f"{name!r} in {case}" for name, case in meanings[source].items())
+            raise TaskError(
+                f"{where}: label value {source} in --classes stands for {listed}; expected one meaning: give names in "
+                "place of values"
+            )
+    for source in (source for wanted in task.classes for source in wanted.sources):
+        if not any(name in names or name in meanings for name in source.split("|")):
+            raise TaskError(
+                f"{where}: unknown class {source!r} in --classes; expected some of "
+                + ", ".join(f"{name} ({value})" for value, held in meanings.items() for name in held)
+            )
+    for group in spelled.values():
+        apart = len(group) > 1 and not any(set(group) <= set(classes) for classes in known.values())
+        if apart and {*group} & {*of_class} and len({of_class.get(name) for name in group}) > 1:
+            listed = ", ".join(f"{name!r} in {case}" for name, case in group.items())
+            raise TaskError(
+                f"{where}: found the classes {listed}; expected one name for one structure. Pass "
+                f"--classes {next(iter(group))}={'|'.join(group)} (and the other classes) to take them for one"
+            )

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from adapters.losses import cross_entropy_loss, give_to_background, probabilities, soft_dice_loss
 from adapters.model import Adapter
+from adapters.progress import Progress
 from adapters.recipe import Recipe
 from adapters.sampling import Batch
 
@@ -19,7 +21,15 @@ OnStep = Callable[[int, int, float], None]
 
 
 class Batches(Protocol):
-    """Where a training step's batch comes from."""
+    """Where a training step's batch comes from.
+
+    Parameters
+    ----------
+    random : numpy Generator
+        All that a batch depends on, beside what never changes.
+    """
+
+    random: np.random.Generator
 
     def draw(self) -> Batch:
         """Return the batch of one step."""
@@ -32,6 +42,7 @@ def train(
     *,
     device: str = "cpu",
     on_step: OnStep | None = None,
+    progress: Progress | None = None,
 ) -> list[float]:
     """Train `adapter` in place and return the loss of every step.
 
@@ -44,28 +55,40 @@ def train(
         "cpu" or a CUDA device.
     on_step : callable, optional
         Told about progress.
+    progress : Progress, optional
+        Where the training's state is kept; it goes on from what is there.
     """
     adapter.to(device).train()
     adapter.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(adapter.parameters(), lr=recipe.learning_rate, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _Schedule(recipe.warm_up, recipe.steps))
     plateau = _Plateau(recipe.epoch)
     precision = bfloat16_if_fast(device)
+    start = [value.detach().clone() for value in adapter.head.parameters()]
     curve: list[float] = []
-    for step in range(1, recipe.steps + 1):
+    if progress is not None:
+        curve = progress.load(adapter, optimiser, batches.random)
+    for step in range(len(curve) + 1, recipe.steps + 1):
+        optimiser.param_groups[0]["lr"] = learning_rate(recipe, step - 1)
         batch = batches.draw().to(device)
         with torch.autocast(device.split(":", maxsplit=1)[0], torch.bfloat16, enabled=precision):
             logits = adapter(batch.inputs)
         loss = training_loss(logits.float(), batch, recipe)
+        if recipe.anchor:
+            moved = zip(adapter.head.parameters(), start, strict=True)
+            distance = torch.stack([(value - begun).square().sum() for value, begun in moved]).sum()
+            loss = loss + recipe.anchor / recipe.epoch * distance
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-        schedule.step()
         curve.append(float(loss.detach()))
         if on_step is not None:
             on_step(step, recipe.steps, curve[-1])
+        if progress is not None:
+            progress.save(adapter, optimiser, batches.random, curve)
         if recipe.plateau and plateau.reached(curve):
             break
+    if progress is not None:
+        progress.clear()
     adapter.to("cpu").eval()
     return curve
 
@@ -93,16 +116,12 @@ def bfloat16_if_fast(device: str) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported())
 
 
-@dataclass(frozen=True)
-class _Schedule:
-    warm_up: int
-    steps: int
-
-    def __call__(self, step: int) -> float:
-        if step < self.warm_up:
-            return (step + 1) / self.warm_up
-        done = (step - self.warm_up) / max(self.steps - self.warm_up, 1)
-        return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Return the learning rate of a step, from 0: a linear warm-up, then a cosine to zero."""
+    if step < recipe.warm_up:
+        return recipe.learning_rate * (step + 1) / recipe.warm_up
+    done = (step - recipe.warm_up) / max(recipe.steps - recipe.warm_up, 1)
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
 @dataclass(frozen=True)

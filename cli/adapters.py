@@ -11,6 +11,7 @@ from cli import console
 from cli.compare import compare, tell_what_to_expect
 from cli.export import export_command
 from cli.predict import predict
+from cli.stores import OtherRecipe, Stores, open_stores
 from featcache.errors import StoreError
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ app = typer.Typer(
 app.command()(compare)
 app.command("export")(export_command)
 
-StoreOption = Annotated[
-    Path | None, typer.Option(help="The feature store; the one in this folder by default.")
-]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 
@@ -41,7 +39,7 @@ def _main(version: console.Version = False) -> None:
 @app.command()
 def train(
     shots: Annotated[int | None, typer.Option(help="Labelled cases to draw; all of them by default.")] = None,
-    store: StoreOption = None,
+    store: Stores = None,
     method: Annotated[
         str,
         typer.Option(
@@ -49,7 +47,10 @@ def train(
         ),
     ] = "spatial",
     classes: Annotated[
-        str | None, typer.Option(help="Such as liver,kidney=2+3; all that the support shows by default.")
+        str | None,
+        typer.Option(
+            help="Such as liver,kidney=2+3; all that the support shows by default. x=a|b: either name."
+        ),
     ] = None,
     support: Annotated[
         str | None, typer.Option(help="Cases to train on, a,b,c, in place of --shots.")
@@ -68,6 +69,7 @@ def train(
         ),
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw and of the training.")] = 0,
+    other_recipe: OtherRecipe = False,
     device: Device = "auto",
     out: Annotated[Path, typer.Option(help="The adapter to make; an existing one is refused.")] = Path(
         "adapter"
@@ -76,11 +78,10 @@ def train(
     """Fit an adapter on labelled cases of a store: no images, no network weights."""
     from adapters.checkpoint import refuse_existing
     from adapters.segmenter import FewShotSegmenter
-    from featcache.store import FeatureStore
 
     numbers = console.choice("--recipe", recipe, ("fast", "paper"))
     refuse_existing(out)
-    opened = FeatureStore.open(store or FeatureStore.find(Path()))
+    opened = open_stores(store, other_recipe=other_recipe)
     segmenter = FewShotSegmenter(
         method=method,
         shots=shots,
@@ -95,7 +96,7 @@ def train(
     if cross_validate:
         tell_what_to_expect(opened, segmenter)
     with console.Steps(f"train {method}", "steps") as steps:
-        fitted = segmenter.fit(opened, on_step=steps.on_step)
+        fitted = segmenter.fit(opened, on_step=steps.on_step, keep=out.with_name(f".{out.name}.training"))
     fitted.save(out)
     if not fitted.info.support and (shots is not None or support is not None):
         console.note(f"{method} trains nothing: --shots and --support are not used")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import console
+from cli.stores import OtherRecipe, Stores, open_stores
 from featcache.errors import ScanReadError, StoreError, TaskError
 
 if TYPE_CHECKING:
@@ -23,9 +24,7 @@ def compare(
     ] = "linear,spatial",
     shots: Annotated[str, typer.Option(help="Numbers of labelled cases, 1,5,10.")] = "1,5",
     folds: Annotated[int, typer.Option(min=1, help="Draws of the support cases.")] = 3,
-    store: Annotated[
-        Path | None, typer.Option(help="The feature store; the one in this folder by default.")
-    ] = None,
+    store: Stores = None,
     classes: Annotated[
         str | None, typer.Option(help="Such as liver,kidney=2+3; all that every case annotates by default.")
     ] = None,
@@ -52,6 +51,7 @@ def compare(
     images: Annotated[
         Path | None, typer.Option(help="Folder of the scans, for the report's pictures; features by default.")
     ] = None,
+    other_recipe: OtherRecipe = False,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that share the runs.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of the draws and of the trainings.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -66,7 +66,6 @@ def compare(
     """
     from adapters.protocol import Protocol
     from adapters.protocol import compare as run
-    from featcache.store import FeatureStore
 
     numbers = console.choice("--recipe", recipe, ("fast", "paper"))
     counts = _numbers(shots)
@@ -74,7 +73,7 @@ def compare(
         raise typer.BadParameter("found both --test and --folds-file; expected one", param_hint="--test")
     if images is not None and not images.is_dir():
         raise ScanReadError(f"--images {images}: no such folder; expected the scans' folder", path=images)
-    opened = FeatureStore.open(store or FeatureStore.find(Path()))
+    opened = open_stores(store, other_recipe=other_recipe)
     protocol = Protocol(
         methods=tuple(console.split(methods)),
         shots=counts,

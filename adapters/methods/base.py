@@ -12,6 +12,7 @@ from torch import nn
 
 from adapters.methods.heads import own_head, regress
 from adapters.model import Adapter, HeadRows
+from adapters.progress import Progress
 from adapters.recipe import Recipe, RecipeName, fast_recipe, paper_recipe
 from adapters.sampling import PatchBatches, Support, VoxelSample, channel_moments, sample_voxels
 from adapters.task import Task
@@ -47,6 +48,8 @@ class FitContext:
     memory : int
         Bytes for keeping support cases in memory.
     on_step : callable, optional
+    progress : Progress, optional
+        Where the state of a training is kept, so that a killed one goes on.
     """
 
     task: Task
@@ -60,6 +63,7 @@ class FitContext:
     device: str = "cpu"
     memory: int = 3 * 2**30
     on_step: OnStep | None = None
+    progress: Progress | None = None
 
     def recipe(self, *, linear: bool) -> Recipe:
         """Return the numbers of the training."""
@@ -88,6 +92,7 @@ class FitContext:
             (x, y, z),
             recipe.patches,
             one_case=recipe.one_case,
+            margin=adapter.radius if recipe.margin else 0,
             positions=adapter.positions,
             random=np.random.default_rng(self.seed + 1),
             memory=self.memory,
@@ -96,7 +101,9 @@ class FitContext:
     def train(self, adapter: Adapter, batches: Batches, recipe: Recipe) -> Fitted:
         """Train `adapter` and return it with its curve."""
         trainable = adapter.trainable
-        curve = train(adapter, batches, recipe, device=self.device, on_step=self.on_step)
+        curve = train(
+            adapter, batches, recipe, device=self.device, on_step=self.on_step, progress=self.progress
+        )
         return Fitted(adapter, curve, trainable, recipe)
 
 

@@ -30,7 +30,8 @@ def own_head(head: LinearHead, task: Task, channels: Mapping[str, int]) -> HeadR
         return None
     groups = [0] * len(head.classes)
     for value, wanted in enumerate(task.classes, 1):
-        names = wanted.sources if all(s in head.classes for s in wanted.sources) else (wanted.name,)
+        own = [next((n for n in s.split("|") if n in head.classes), "") for s in wanted.sources]
+        names = own if all(own) else [wanted.name]
         for name in names:
             if name not in head.classes:
                 return None

@@ -136,7 +136,7 @@ class Feeder:
         while True:
             random = np.random.default_rng([data.SEED, step])
             seen = min(len(self._paths), len(TRAINING_SITES) * (6 + step // 15))
-            size, batch = (64, 2) if step < 0.8 * self._steps else (96, 1)
+            size, batch = (64, 2) if step < 0.88 * self._steps else (96, 1)
             chosen = [self._paths[i] for i in random.integers(0, seen, batch)]
             self._queue.put([augment.draw(self._case(path), size, random) for path in chosen])
             step += 1

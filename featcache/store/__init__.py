@@ -4,6 +4,7 @@ from featcache.store.case import Case, LabelSet, Level
 from featcache.store.casewriter import CaseWriter
 from featcache.store.documents import CaseInfo, LevelInfo, RootDocument
 from featcache.store.levels import LevelWriter
+from featcache.store.pool import StorePool
 from featcache.store.private import PrivateRecord, SourceState, private_path
 from featcache.store.reader import FeatureStore
 from featcache.store.verify import Finding, Report, verify
@@ -23,6 +24,7 @@ __all__ = [
     "Report",
     "RootDocument",
     "SourceState",
+    "StorePool",
     "StoreWriter",
     "private_path",
     "verify",

@@ -37,6 +37,11 @@ class FeatureStore:
         self.path = path
         self.root = root
 
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
     @classmethod
     def open(cls, path: Path | str) -> Self:
         """Return the store at `path`; cases are not looked at yet.

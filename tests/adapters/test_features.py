@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from adapters.features import FeatureVolume, LinearMap, check_levels, split_channels
-from featcache.errors import AdapterMismatchError
+from featcache.errors import AdapterMismatchError, CorruptStore
 from featcache.geometry import Grid, feature_grid, world
 
 PREPARED = Grid((23, 17, 19), np.diag([0.9, 1.3, 2.0, 1.0]))
@@ -54,6 +54,20 @@ def test_levels_lie_on_the_finest_grid(levels: dict, synthetic: SimpleNamespace)
         box = tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))
         found = volume.read(start, size).numpy()
         assert np.abs(found - expected[(slice(None), *box)]).max() < 1e-5, (start, size)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_that_are_no_numbers_are_named(
+    levels: dict, synthetic: SimpleNamespace, value: float
+) -> None:
+    grid, values = levels["odd"]
+    wrong = values.copy()
+    wrong[1, 2, 2, 2] = value
+    volume = FeatureVolume(synthetic.MemoryCase(levels | {"odd": (grid, wrong)}), list(levels))
+    with pytest.raises(CorruptStore, match=r"level odd: 1 of .* NaN or infinite"):
+        volume.read((0, 0, 0), volume.grid.shape)
+    high = FeatureVolume(synthetic.MemoryCase(levels | {"odd": (grid, values * 0 + 3e38)}), list(levels))
+    high.read((0, 0, 0), high.grid.shape)  # their sum is infinite, none of them is
 
 
 def test_reading_through_maps_is_mapping_what_was_read(levels: dict, synthetic: SimpleNamespace) -> None:

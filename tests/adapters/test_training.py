@@ -31,6 +31,7 @@ class Fixed:
             torch.ones(2, 1, dtype=torch.bool),
         )
         self.drawn = 0
+        self.random = np.random.default_rng(0)
 
     def draw(self) -> Batch:
         self.drawn += 1
