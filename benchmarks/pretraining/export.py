@@ -77,7 +77,7 @@ def card(name: str, encoder: Encoder, classes: tuple[str, ...] = CLASSES) -> Enc
         modality = "MR"
     return EncoderCard(
         name=f"featcache-{name}",
-        version="1",
+        version="2",
         licence="MIT",
         modality=modality,  # type: ignore[arg-type]
         input=EncoderInput(name="image", window=(96, 96, 96), dynamic=True, multiple=(_MULTIPLE,) * 3),
