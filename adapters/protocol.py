@@ -22,6 +22,7 @@ import numpy as np
 from adapters.comparison import Comparison, Fold, Run
 from adapters.labels import LABELS
 from adapters.methods import get_method
+from adapters.methods.heads import own_head
 from adapters.metrics import Score, check_tolerance, dice_case, score_case
 from adapters.recipe import RecipeName
 from adapters.segmenter import FewShotSegmenter
@@ -30,6 +31,7 @@ from featcache import __version__
 from featcache.card_json import card_from_json
 from featcache.errors import FeatcacheError, StoreError, TaskError
 from featcache.geometry import spacing
+from featcache.head import LinearHead
 from featcache.store import FeatureStore
 
 OnRun = Callable[[int, int, str], None]
@@ -157,13 +159,15 @@ def compare(
 def run_one(store: FeatureStore, protocol: Protocol, task: Task, job: Job, out: Path) -> Run:
     """Fit once, predict the fold's test cases, and keep the adapter.
 
-    A class that no support case shows cannot be learned: the others are, and it counts as missed.
+    A class that no support case shows cannot be learned. Where the method starts from the encoder's own head and
+    that knows the class, it stays as it is there; else the other classes are learned and it counts as missed.
     """
     fold = protocol.folds[job.fold]
     method, _, levels = job.method.partition("@")
     trained = get_method(method).needs_labels
     support = fold.support[: job.shots] if trained else ()
-    shown = _shown(store, task, support) if trained else task
+    known = _known_to_head(store, task) if get_method(method).from_own_head else False
+    shown = _shown(store, task, support) if trained and not known else task
     fitted = FewShotSegmenter(
         method=method,
         support=support or None,
@@ -244,8 +248,9 @@ def deviations(store: FeatureStore, protocol: Protocol) -> tuple[str, ...]:
     ]
     if protocol.recipe == "fast":
         found.append(
-            "Recipe fast: residual methods take small patches, cross-entropy beside Dice, and a higher learning rate, "
-            "linear takes sampled voxels; `--recipe paper` keeps the paper's loss, patches, steps and rates."
+            "Recipe fast: linear takes sampled voxels; residual methods start where linear ends, take small patches, "
+            "cross-entropy beside Dice, and a higher learning rate; with few shots, adapters are held near the "
+            "encoder's own head. `--recipe paper` keeps the paper's start, loss, patches, steps and rates."
         )
     if store.root.head is None:
         found.append(
@@ -256,6 +261,14 @@ def deviations(store: FeatureStore, protocol: Protocol) -> tuple[str, ...]:
     if others:
         found.append(f"Not in the paper: {', '.join(others)}.")
     return tuple(found)
+
+
+def _known_to_head(store: FeatureStore, task: Task) -> bool:
+    """Return whether the encoder's own head knows every class of the task."""
+    if store.root.head is None:
+        return False
+    head = LinearHead.from_json(store.root.head)
+    return own_head(head, task, {head.level: head.weights.shape[1]}) is not None
 
 
 def _shown(store: FeatureStore, task: Task, support: Sequence[str]) -> Task:

@@ -30,7 +30,7 @@ class Recipe:
     one_case : bool
         All patches of a step from one case.
     dice_per_item : bool
-        Dice of each patch (paper) or of the step's patches together.
+        Dice of each patch (paper), or of the step's patches together over the classes that they show.
     cross_entropy : float
         Weight of the cross-entropy beside Dice.
     foreground : float
@@ -39,11 +39,9 @@ class Recipe:
         Steps an epoch: the support cases.
     plateau : bool
         Stop when the training loss no longer falls.
-    margin : bool
-        Leave out of the loss what the patch's border keeps from seeing all around, unless the scan ends there too.
     anchor : float
-        Weight, divided by the support cases, of the head's squared distance from its start (L2-SP): the fewer
-        scans, the closer it stays.
+        Weight of the parameters' squared distance from their start (L2-SP; Li et al., ICML 2018), where that is the
+        encoder's own head.
     """
 
     name: RecipeName
@@ -59,7 +57,6 @@ class Recipe:
     foreground: float
     epoch: int
     plateau: bool
-    margin: bool
     anchor: float
 
     def to_json(self) -> dict[str, Any]:
@@ -83,7 +80,6 @@ def paper_recipe(shots: int, *, linear: bool) -> Recipe:
         foreground=1.0,
         epoch=shots,
         plateau=True,
-        margin=False,
         anchor=0.0,
     )
 
@@ -91,9 +87,10 @@ def paper_recipe(shots: int, *, linear: bool) -> Recipe:
 def fast_recipe(shots: int, *, linear: bool) -> Recipe:
     """Return numbers for a CPU and minutes; benchmarks/README.md says what they reach.
 
-    ``linear`` keeps the paper's loss and learning rate, on sampled voxels of whole cases in place of patches.
-    The other methods add cross-entropy: with Dice alone on small patches, a structure that is not in a patch
-    pushes its class away everywhere.
+    ``linear`` keeps the paper's learning rate and Dice, on sampled voxels of whole cases in place of patches. The
+    other methods add cross-entropy. Dice counts the classes that a step shows: else a structure that is not in a patch,
+    or that a patient does not have, pushes its class away everywhere. One scan says little, and what it says
+    wrongly costs more than it gains: the fewer there are, the closer an adapter stays to the encoder's own head.
     """
     return Recipe(
         name="fast",
@@ -104,11 +101,10 @@ def fast_recipe(shots: int, *, linear: bool) -> Recipe:
         largest_patch=32,
         patches=2,
         one_case=False,
-        dice_per_item=linear,
+        dice_per_item=False,
         cross_entropy=0.0 if linear else 1.0,
         foreground=3.0,
         epoch=shots,
         plateau=False,
-        margin=False,
-        anchor=0.0,
+        anchor=(0.005 if linear else 0.5) / shots**2,
     )

@@ -242,8 +242,6 @@ class PatchBatches:
         Patches a step.
     one_case : bool
         Whether all patches of a step come from one case, as in FSEFT.
-    margin : int
-        Voxels at a patch's border that weigh nothing, unless the scan ends there too.
     positions : bool
         Whether inputs end with the voxels' positions, slightly shifted and stretched at random: scans do not
         cover the same part of the body.
@@ -260,7 +258,6 @@ class PatchBatches:
         count: int,
         *,
         one_case: bool,
-        margin: int = 0,
         positions: bool = False,
         random: np.random.Generator,
         memory: int,
@@ -269,8 +266,7 @@ class PatchBatches:
         largest = np.max([item.features.grid.shape for item in support], axis=0)
         self._size = np.minimum(size, largest)
         self._support, self._maps, self._count = support, maps, count
-        self._one_case, self._margin = one_case, margin
-        self._positions, self.random = positions, random
+        self._one_case, self._positions, self.random = one_case, positions, random
         self._places = [_places(item.labels.hard()) for item in support]
         self._kept: dict[int, torch.Tensor] = {}
         for number, item in enumerate(support):
@@ -309,7 +305,7 @@ class PatchBatches:
             stretch, shift = self.random.normal(1, _STRETCH, 3), self.random.normal(0, _SHIFT, 3)
             inputs = torch.cat([inputs, where * _column(stretch) + _column(shift)])
         target = item.labels.soft(start.tolist(), size.tolist())
-        weight = _inner(shape.tolist(), start.tolist(), size.tolist(), self._margin)
+        weight = torch.ones(1, *target.shape[1:])
         # A scan smaller than a patch: the rest weighs nothing.
         pad = [n for a in (2, 1, 0) for n in (0, int(self._size[a] - size[a]))]
         parts = [torch.nn.functional.pad(t, pad) for t in (inputs, target, weight)]
@@ -321,17 +317,6 @@ class PatchBatches:
             return self._support[case].features.read(start.tolist(), size.tolist(), self._maps).cpu()
         x, y, z = (slice(int(a), int(a + n)) for a, n in zip(start, size, strict=True))
         return kept[:, x, y, z].float()
-
-
-def _inner(shape: Sequence[int], start: Sequence[int], size: Sequence[int], margin: int) -> torch.Tensor:
-    """Return 1 where a patch shows all that a voxel's logits depend on, 0 elsewhere; shape (1, x, y, z)."""
-    weight = torch.ones(1, *size)
-    for axis, (whole, first, length) in enumerate(zip(shape, start, size, strict=True), 1):
-        if first > 0:
-            weight.narrow(axis, 0, min(margin, length)).zero_()
-        if first + length < whole:
-            weight.narrow(axis, max(length - margin, 0), min(margin, length)).zero_()
-    return weight
 
 
 def _column(values: NDArray[np.float64]) -> torch.Tensor:

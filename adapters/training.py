@@ -63,7 +63,7 @@ def train(
     optimiser = torch.optim.AdamW(adapter.parameters(), lr=recipe.learning_rate, weight_decay=0.0)
     plateau = _Plateau(recipe.epoch)
     precision = bfloat16_if_fast(device)
-    start = [value.detach().clone() for value in adapter.head.parameters()]
+    start = [value.detach().clone() for value in adapter.parameters()]
     curve: list[float] = []
     if progress is not None:
         curve = progress.load(adapter, optimiser, batches.random)
@@ -74,9 +74,9 @@ def train(
             logits = adapter(batch.inputs)
         loss = training_loss(logits.float(), batch, recipe)
         if recipe.anchor:
-            moved = zip(adapter.head.parameters(), start, strict=True)
+            moved = zip(adapter.parameters(), start, strict=True)
             distance = torch.stack([(value - begun).square().sum() for value, begun in moved]).sum()
-            loss = loss + recipe.anchor / recipe.epoch * distance
+            loss = loss + recipe.anchor * distance
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()

@@ -18,6 +18,7 @@ import nibabel as nib
 import numpy as np
 from common import HERE, shared_data, write_result
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from adapters import FewShotSegmenter
 from adapters.features import FeatureVolume
@@ -129,7 +130,10 @@ def _picture(work: Path, stores: dict[str, FeatureStore]) -> None:
     for row, (title, *_) in enumerate(rows):
         for column in range(2):
             where = 2 * row + column
-            for offset, values in ((0, _grey(pictures[where])), (1, colours[where])):
+            for offset, values in (
+                (0, _grey(pictures[where])),
+                (1, _on_black(colours[where], pictures[where])),
+            ):
                 axes = figure.add_subplot(len(rows), 4, 4 * row + 2 * column + offset + 1)
                 axes.imshow(
                     values.transpose(1, 0, *range(2, values.ndim))[::-1, ::-1], cmap="gray", vmin=0, vmax=1
@@ -138,6 +142,12 @@ def _picture(work: Path, stores: dict[str, FeatureStore]) -> None:
                 if column == 0 and offset == 0:
                     axes.set_title(title, color="white", fontsize=11, loc="left")
     figure.savefig(PICTURE, facecolor="black")
+
+
+def _on_black(colours: NDArray[Any], scan: NDArray[Any]) -> NDArray[Any]:
+    """Colours of the body, from -500 HU on with what lies within; black around it."""
+    body = ndimage.binary_opening(ndimage.binary_fill_holes(scan > 0.25), iterations=2)
+    return colours * body[..., None]
 
 
 def _grey(values: NDArray[Any]) -> NDArray[Any]:

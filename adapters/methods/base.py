@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from adapters.methods.heads import own_head, regress
+from adapters.methods.standard import standardised
 from adapters.model import Adapter, HeadRows
 from adapters.progress import Progress
 from adapters.recipe import Recipe, RecipeName, fast_recipe, paper_recipe
-from adapters.sampling import PatchBatches, Support, VoxelSample, channel_moments, sample_voxels
+from adapters.sampling import PatchBatches, Support, VoxelBatches, VoxelSample, channel_moments, sample_voxels
 from adapters.task import Task
 from adapters.training import Batches, OnStep, train
 from featcache.errors import TaskError
@@ -23,6 +24,8 @@ from featcache.head import LinearHead
 
 WIDEST_IN_FULL = 64
 """Channels up to which a residual works on the features themselves, as in the paper."""
+
+_VOXELS = 16_000  # voxels a step of `fit_linear`
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,8 @@ class FitContext:
     def recipe(self, *, linear: bool) -> Recipe:
         """Return the numbers of the training."""
         make = paper_recipe if self.recipe_name == "paper" else fast_recipe
-        return make(len(self.support), linear=linear)
+        recipe = make(len(self.support), linear=linear)
+        return recipe if self._own is not None else replace(recipe, anchor=0.0)
 
     @cached_property
     def sample(self) -> VoxelSample:
@@ -80,8 +84,11 @@ class FitContext:
     @cached_property
     def start(self) -> HeadRows:
         """The encoder's own head where it knows the classes, else a logistic regression on voxels."""
-        own = None if self.head is None else own_head(self.head, self.task, self.channels)
-        return own or regress(self.sample, self.task)
+        return self._own or regress(self.sample, self.task)
+
+    @cached_property
+    def _own(self) -> HeadRows | None:
+        return None if self.head is None else own_head(self.head, self.task, self.channels)
 
     def patches(self, adapter: Adapter, recipe: Recipe) -> PatchBatches:
         """Return where patches for `adapter` come from."""
@@ -92,18 +99,18 @@ class FitContext:
             (x, y, z),
             recipe.patches,
             one_case=recipe.one_case,
-            margin=adapter.radius if recipe.margin else 0,
             positions=adapter.positions,
             random=np.random.default_rng(self.seed + 1),
             memory=self.memory,
         )
 
-    def train(self, adapter: Adapter, batches: Batches, recipe: Recipe) -> Fitted:
-        """Train `adapter` and return it with its curve."""
+    def train(
+        self, adapter: Adapter, batches: Batches, recipe: Recipe, *, first_of_two: bool = False
+    ) -> Fitted:
+        """Train `adapter` and return it with its curve; nobody is told of the first of two trainings."""
         trainable = adapter.trainable
-        curve = train(
-            adapter, batches, recipe, device=self.device, on_step=self.on_step, progress=self.progress
-        )
+        on_step, progress = (None, None) if first_of_two else (self.on_step, self.progress)
+        curve = train(adapter, batches, recipe, device=self.device, on_step=on_step, progress=progress)
         return Fitted(adapter, curve, trainable, recipe)
 
 
@@ -148,6 +155,9 @@ class Method:
     every_level : bool
         Whether it reads all levels of the store, where none are named; else those that the card names.
     needs_labels : bool
+    from_own_head : bool
+        Whether it starts from the encoder's own head, so that classes that the head knows need not occur in the
+        support.
     """
 
     name: str
@@ -158,17 +168,42 @@ class Method:
     positions: bool = False
     every_level: bool = False
     needs_labels: bool = True
+    from_own_head: bool = False
+
+
+def fit_linear(context: FitContext, *, first_of_two: bool = False) -> Fitted:
+    """Return the starting head, trained for soft Dice on sampled voxels: the fast recipe of `linear`.
+
+    A step takes voxels of one whole case, weighted by what they stand for, on standardised features, so that one
+    learning rate suits every encoder.
+    """
+    recipe = context.recipe(linear=True)
+    sample, head, restore = standardised(context.sample, context.start)
+    adapter = Adapter(context.task, head, context.channels)
+    batches = VoxelBatches(sample, _VOXELS, np.random.default_rng(context.seed + 1))
+    fitted = context.train(adapter, batches, recipe, first_of_two=first_of_two)
+    restore(adapter)
+    return fitted
+
+
+def head_before_residual(context: FitContext) -> HeadRows:
+    """Return the head that a residual starts at: where `linear` ends, or in the paper recipe, where it starts."""
+    if context.recipe_name == "paper":
+        return context.start
+    adapter = fit_linear(context, first_of_two=True).adapter
+    assert adapter.head.bias is not None
+    return HeadRows(adapter.head.weight.detach().flatten(1), adapter.head.bias.detach(), adapter.groups)
 
 
 def with_residual(context: FitContext, method: Method) -> Adapter:
-    """Return an adapter of a method with a residual that starts exactly at the context's starting head.
+    """Return an adapter of a method with a residual that starts exactly at `head_before_residual`.
 
     Up to 64 channels the residual reads the features, standardised (as they are in the paper recipe). Above
     it reads a projection on the principal components of the standardised support voxels, whitened.
     """
     assert method.residual is not None
     torch.manual_seed(context.seed)
-    head = context.start
+    head = head_before_residual(context)
     channels = head.weights.shape[1]
     if channels <= WIDEST_IN_FULL and context.recipe_name == "paper":
         projection, shift = torch.eye(channels), torch.zeros(channels)

@@ -44,4 +44,5 @@ METHOD = Method(
     radius=1 + _DILATION,
     positions=True,
     every_level=True,
+    from_own_head=True,
 )

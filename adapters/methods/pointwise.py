@@ -18,4 +18,10 @@ def fit(context: FitContext) -> Fitted:
     return fit_residual(context, METHOD)
 
 
-METHOD = Method("pointwise", "FSEFT's pointwise adapter: 1x1x1 convolutions before the head", fit, residual)
+METHOD = Method(
+    "pointwise",
+    "FSEFT's pointwise adapter: 1x1x1 convolutions before the head",
+    fit,
+    residual,
+    from_own_head=True,
+)

@@ -19,5 +19,10 @@ def fit(context: FitContext) -> Fitted:
 
 
 METHOD = Method(
-    "spatial", "FSEFT's spatial adapter: 3x3x3 convolutions before the head", fit, residual, radius=2
+    "spatial",
+    "FSEFT's spatial adapter: 3x3x3 convolutions before the head",
+    fit,
+    residual,
+    radius=2,
+    from_own_head=True,
 )

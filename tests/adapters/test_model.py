@@ -11,7 +11,7 @@ import torch
 
 from adapters.features import FeatureVolume
 from adapters.methods import FitContext, get_method
-from adapters.methods.base import with_residual
+from adapters.methods.base import head_before_residual, with_residual
 from adapters.methods.heads import own_head
 from adapters.model import Adapter, HeadRows, merge_rows
 from adapters.positions import positions
@@ -42,7 +42,7 @@ def test_a_residual_starts_exactly_at_its_head(
     context = FitContext(task, support, channels, (1, 1, 1), None, recipe, width=12)
     adapter = with_residual(context, found)
     assert adapter.head.in_channels == (12 if wide else 14)
-    plain = Adapter(task, context.start, channels)
+    plain = Adapter(task, head_before_residual(context), channels)
     volume = FeatureVolume(store.case("b"), names)
     inputs = volume.read((1, 2, 3), (9, 8, 7), adapter.maps)
     if found.positions:

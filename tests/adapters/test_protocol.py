@@ -20,7 +20,7 @@ from adapters.protocol import Protocol, compare
 from adapters.recipe import Recipe, fast_recipe
 from featcache.card import Output
 from featcache.errors import StoreError, TaskError
-from featcache.store import FeatureStore
+from featcache.store import FeatureStore, StoreWriter
 
 CASES = ("a", "b", "c", "d", "e")
 
@@ -156,6 +156,35 @@ def test_a_class_that_no_support_case_shows_counts_as_missed(
     (run,) = found.runs
     assert {row["spleen"].outcome for row in run.scores.values()} == {"missed"}
     assert {row["liver"].outcome for row in run.scores.values()} == {"scored"}
+
+
+@pytest.mark.parametrize("method", ["linear", "pointwise"])
+def test_a_class_that_the_support_does_not_show_stays_as_the_encoders_head_knows_it(
+    synthetic: SimpleNamespace, fakes: Any, tmp_path: Path, method: str
+) -> None:
+    card = fakes.make_card([Output("fine", 10, (1, 1, 1), (0, 0, 0))])
+    head = synthetic.own_head(card, "fine", ["liver", "spleen"])
+    made = synthetic.make_store(tmp_path / "features.zarr", card, cases=CASES, head=head)
+    labels = made.case("a").labels()
+    spleenless = np.where(labels.read() == labels.classes["spleen"], 0, labels.read())
+    with StoreWriter.open(made.path, made.root) as writer:
+        writer.write_labels(
+            "a", spleenless, labels.grid, (1, 0), classes=labels.classes, annotated=("liver", "spleen")
+        )
+    asked = _protocol(
+        made,
+        methods=("zero-shot", method),
+        shots=(1,),
+        folds=(Fold(("a",), ("c", "d")),),
+        classes="liver,spleen",
+    )
+    found, failed = compare(made, asked, tmp_path / "out")
+    assert failed == {}
+    before, after = (run.class_dice()["spleen"] for run in found.runs)
+    assert before is not None
+    assert after is not None
+    assert before > 0.5
+    assert after > 0.9 * before
 
 
 def test_two_processes_find_what_one_finds(store: FeatureStore, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from types import SimpleNamespace
 from typing import Any
 
@@ -148,28 +147,6 @@ def test_a_scan_smaller_than_a_patch_is_padded_with_no_weight(
     assert batch.inputs[small][beyond].abs().max() == 0
     assert batch.weight[~small][:, :, :, :13].min() == 1
     assert batch.weight[~small][:, :, :, 13:].max() == 0
-
-
-def test_a_border_that_cannot_see_all_around_weighs_nothing(support: list[Support]) -> None:
-    item, size, margin = support[0], 7, 2
-    shape = item.features.grid.shape
-    batches = _batches([item], [], 2**30, size=(size,) * 3, count=30, one_case=False, margin=margin)
-    whole = item.features.read((0, 0, 0), shape)
-    kinds = set()
-    batch = batches.draw()
-    for patch, weight in zip(batch.inputs, batch.weight, strict=True):
-        (start,) = [
-            (x, y, z)
-            for x, y, z in itertools.product(*(range(n - size + 1) for n in shape))
-            if torch.allclose(whole[:, x : x + size, y : y + size, z : z + size], patch, atol=2e-3)
-        ]
-        expected = torch.zeros(size, size, size)
-        low = [0 if a == 0 else margin for a in start]
-        high = [size if a + size == n else size - margin for a, n in zip(start, shape, strict=True)]
-        expected[low[0] : high[0], low[1] : high[1], low[2] : high[2]] = 1
-        assert torch.equal(weight[0], expected)
-        kinds.add((*low, *high))
-    assert len(kinds) > 2
 
 
 def test_half_of_the_patches_look_at_structures(support: list[Support]) -> None:

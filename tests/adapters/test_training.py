@@ -81,6 +81,28 @@ def test_the_loss_falls(name: str, residual: bool) -> None:
     assert not adapter.training
 
 
+def test_an_anchor_holds_an_adapter_near_its_start() -> None:
+    moved = []
+    for anchor in (0.0, 1.0, 100.0):
+        recipe = dataclasses.replace(
+            fast_recipe(1, linear=True), steps=60, warm_up=3, learning_rate=3e-2, anchor=anchor
+        )
+        adapter = _adapter(True)
+        start = [value.detach().clone() for value in adapter.parameters()]
+        adapter.__class__ = Direct
+        train(adapter, Fixed(), recipe)
+        pairs = zip(adapter.parameters(), start, strict=True)
+        moved.append(float(sum((value.detach() - begun).square().sum() for value, begun in pairs)))
+    assert moved[0] > 4 * moved[1] > 4 * moved[2]
+
+
+@pytest.mark.parametrize("linear", [False, True])
+def test_the_anchor_falls_with_the_square_of_the_shots(linear: bool) -> None:
+    one, five = (fast_recipe(shots, linear=linear).anchor for shots in (1, 5))
+    assert one == pytest.approx(25 * five)
+    assert paper_recipe(1, linear=linear).anchor == 0
+
+
 def _flat(epoch: int, **changes: Any) -> tuple[list[float], Fixed]:
     """Return the curve of a training that learns nothing."""
     recipe = dataclasses.replace(paper_recipe(epoch, linear=True), learning_rate=1e-12, **changes)
