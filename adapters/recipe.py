@@ -106,5 +106,5 @@ def fast_recipe(shots: int, *, linear: bool) -> Recipe:
         foreground=3.0,
         epoch=shots,
         plateau=False,
-        anchor=(0.005 if linear else 0.5) / shots**2,
+        anchor=(0.005 if linear else 0.5) / max(shots, 1) ** 2,
     )
