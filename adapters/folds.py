@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from adapters.comparison import Fold
-from adapters.labels import LABELS
+from adapters.labels import LABELS, labelled_cases
 from featcache.errors import TaskError
 from featcache.store import FeatureStore
 
@@ -131,16 +131,10 @@ def read_folds(path: Path, store: FeatureStore, shots: int) -> tuple[Fold, ...]:
 def _groups(store: FeatureStore) -> dict[str, str]:
     """Return the group of each labelled case; a case without one is its own."""
     groups = {}
-    for case in store.labelled(LABELS):
+    for case in labelled_cases(store):
         labels = store.case(case).labels(LABELS)
         assert labels is not None
         groups[case] = labels.group or f"case {case}"
-    if not groups:
-        raise TaskError(
-            f"{store.path} has no labels; add them with `featcache label --in SCANS --labels LABELS --store "
-            f"{store.path}`, one label file a scan",
-            path=store.path,
-        )
     return groups
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,31 @@ from numpy.typing import NDArray
 from adapters.task import CaseTask, Task, resolve
 from featcache.errors import TaskError
 from featcache.geometry import AxisMap, Grid, axis_map
-from featcache.store import Case
+from featcache.store import Case, FeatureStore
 
 LABELS = "labels"
 """Name of the label set that training reads."""
+
+
+def labelled_cases(store: FeatureStore) -> list[str]:
+    """Return the ids of the labelled cases, sorted; TaskError if there are none."""
+    labelled = store.labelled(LABELS)
+    if not labelled:
+        raise TaskError(
+            f"{store.path} has no labels; add them with `featcache label --in SCANS --labels LABELS --store "
+            f"{store.path}`, one label file a scan",
+            path=store.path,
+        )
+    return labelled
+
+
+def known_classes(store: FeatureStore, cases: Iterable[str]) -> dict[str, dict[str, int]]:
+    """Return class names and label values of labelled cases, case by case."""
+    known = {}
+    for case in cases:
+        labels = store.case(case).labels(LABELS)
+        known[case] = {} if labels is None else dict(labels.classes)
+    return known
 
 
 class CaseLabels:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ from featcache.store import Case
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 # Okabe and Ito's colours, the dark ones made lighter: bright on scans and features, told apart by everyone.
 _COLOURS = ("#56B4E9", "#E69F00", "#F0E442", "#2FD6A0", "#FF7A45", "#F29AC6", "#A6A1FF", "#FFFFFF")
@@ -65,21 +67,29 @@ def save_preview(path: Path, case: Case, levels: list[str], result: Segmentation
         axes.set_title(f"{title} = {centre[axis]}", color="white", fontsize=9)
         axes.set_axis_off()
     lines = [Line2D([], [], color=class_colour(value), label=name) for value, name in names.items()]
-    if len(lines) <= 40:
-        figure.legend(
-            handles=lines,
-            loc="lower center",
-            ncols=min(len(lines), 8),
-            frameon=False,
-            labelcolor="white",
-            fontsize=8,
-        )
+    legend(figure, lines)
     figure.suptitle(f"{case.id}: features as colours, prediction outlined", color="white", fontsize=10)
     try:
         figure.savefig(path, facecolor="black")
     except OSError as error:
         path.unlink(missing_ok=True)
         raise StoreError(f"{path}: the picture could not be written: {error}", path=path) from error
+
+
+def legend(figure: Figure, lines: Sequence[Line2D]) -> None:
+    """Name `lines` below the pictures, as they are spelled; more than 40 would hide them, and are left out."""
+    if len(lines) > 40:
+        return
+    drawn = figure.legend(
+        handles=list(lines),
+        loc="lower center",
+        ncols=min(len(lines), 8),
+        frameon=False,
+        labelcolor="white",
+        fontsize=8,
+    )
+    for text in drawn.get_texts():
+        text.set_parse_math(False)
 
 
 def finest(case: Case, levels: list[str]) -> list[str]:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from adapters.comparison import Comparison, Fold, Run
-from adapters.labels import LABELS
+from adapters.labels import LABELS, known_classes
 from adapters.methods import get_method
 from adapters.methods.heads import own_head
 from adapters.metrics import Score, check_tolerance, dice_case, score_case
@@ -215,12 +215,7 @@ def common_task(store: FeatureStore, protocol: Protocol) -> Task:
     cases = dict.fromkeys(case for fold in protocol.folds for case in (*fold.support, *fold.test))
     if protocol.classes is not None:
         task = parse_classes(protocol.classes) if isinstance(protocol.classes, str) else protocol.classes
-        known = {}
-        for case in cases:
-            labels = store.case(case).labels(LABELS)
-            assert labels is not None
-            known[case] = dict(labels.classes)
-        check_known(task, known, str(store.path))
+        check_known(task, known_classes(store, cases), str(store.path))
         return task
     common: dict[str, int] = {}
     for number, case in enumerate(cases):

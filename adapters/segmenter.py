@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from adapters.checkpoint import AdapterInfo, check_encoder, load_adapter, save_adapter
 from adapters.features import FeatureVolume, check_levels
 from adapters.inference import OnProbabilities, Segmentation, segment
-from adapters.labels import LABELS
+from adapters.labels import LABELS, known_classes, labelled_cases
 from adapters.methods import FitContext, get_method
 from adapters.methods.base import Fitted
 from adapters.model import Adapter
@@ -256,13 +256,7 @@ def choose_support(store: FeatureStore, wanted: FewShotSegmenter) -> list[str]:
 
     The draw is a shuffle of the labelled cases: the first one of 5 shots is the one of 1 shot.
     """
-    labelled = store.labelled(LABELS)
-    if not labelled:
-        raise TaskError(
-            f"{store.path} has no labels; add them with `featcache label --in SCANS --labels LABELS --store "
-            f"{store.path}`, one label file a scan",
-            path=store.path,
-        )
+    labelled = labelled_cases(store)
     if wanted.support is not None and wanted.shots is not None:
         raise TaskError(
             "found both --shots and --support; expected one: a number of cases to draw, or their ids"
@@ -318,12 +312,8 @@ def _levels(store: FeatureStore, cases: Sequence[str], names: Sequence[str]) -> 
 
 def _check_known(store: FeatureStore, cases: Sequence[str], task: Task) -> None:
     """Raise TaskError for a class that no support case knows."""
-    known: dict[str, dict[str, int]] = {}
-    for case in cases:
-        labels = store.case(case).labels(LABELS)
-        known[case] = {} if labels is None else dict(labels.classes)
     if cases:
-        check_known(task, known, str(store.path))
+        check_known(task, known_classes(store, cases), str(store.path))
 
 
 def _check_annotated(context: FitContext) -> None:

@@ -63,7 +63,7 @@ def train(
     optimiser = torch.optim.AdamW(adapter.parameters(), lr=recipe.learning_rate, weight_decay=0.0)
     plateau = _Plateau(recipe.epoch)
     precision = bfloat16_if_fast(device)
-    start = [value.detach().clone() for value in adapter.parameters()]
+    start = [value.detach().clone() for value in adapter.parameters()] if recipe.anchor else []
     curve: list[float] = []
     if progress is not None:
         curve = progress.load(adapter, optimiser, batches.random)

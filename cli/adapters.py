@@ -10,8 +10,8 @@ import typer
 from cli import console
 from cli.compare import compare, tell_what_to_expect
 from cli.export import export_command
+from cli.options import Device, Levels, OtherRecipe, Recipe, Stores, Width, open_stores
 from cli.predict import predict
-from cli.stores import OtherRecipe, Stores, open_stores
 from featcache.errors import StoreError
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ app = typer.Typer(
 
 app.command()(compare)
 app.command("export")(export_command)
-
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 
 @app.callback()
@@ -55,13 +53,9 @@ def train(
     support: Annotated[
         str | None, typer.Option(help="Cases to train on, a,b,c, in place of --shots.")
     ] = None,
-    levels: Annotated[str | None, typer.Option(help="Levels to read, a,b; the card's by default.")] = None,
-    recipe: Annotated[
-        str, typer.Option(help="fast, or paper: FSEFT's own numbers, hours on a CPU.")
-    ] = "fast",
-    width: Annotated[
-        int, typer.Option(min=1, help="Channels that pointwise and spatial read of more than 64.")
-    ] = 48,
+    levels: Levels = None,
+    recipe: Recipe = "fast",
+    width: Width = 48,
     cross_validate: Annotated[
         bool,
         typer.Option(
@@ -85,9 +79,9 @@ def train(
     segmenter = FewShotSegmenter(
         method=method,
         shots=shots,
-        support=_split(support),
+        support=None if support is None else console.split(support),
         classes=classes,
-        levels=_split(levels),
+        levels=None if levels is None else console.split(levels),
         recipe=numbers,
         width=width,
         seed=seed,
@@ -163,10 +157,6 @@ def evaluate(
         console.warn(f"labels without a mask: {', '.join(report.missing_predictions)}")
     if report.exit_code:
         raise typer.Exit(report.exit_code)
-
-
-def _split(text: str | None) -> list[str] | None:
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import console
-from cli.stores import OtherRecipe, Stores, open_stores
+from cli.options import Device, Levels, OtherRecipe, Recipe, Stores, Width, open_stores
 from featcache.errors import ScanReadError, StoreError, TaskError
 
 if TYPE_CHECKING:
@@ -38,13 +38,9 @@ def compare(
     baseline: Annotated[
         str | None, typer.Option(help="Method to test the others against; zero-shot, else linear.")
     ] = None,
-    levels: Annotated[str | None, typer.Option(help="Levels to read, a,b; the card's by default.")] = None,
-    recipe: Annotated[
-        str, typer.Option(help="fast, or paper: FSEFT's own numbers, hours on a CPU.")
-    ] = "fast",
-    width: Annotated[
-        int, typer.Option(min=1, help="Channels that pointwise and spatial read of more than 64.")
-    ] = 48,
+    levels: Levels = None,
+    recipe: Recipe = "fast",
+    width: Width = 48,
     surfaces: Annotated[
         float | None, typer.Option(help="Also score surfaces: NSD at this tolerance in mm, and HD95.")
     ] = None,
@@ -54,7 +50,7 @@ def compare(
     other_recipe: OtherRecipe = False,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that share the runs.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of the draws and of the trainings.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
     out: Annotated[
         Path, typer.Option(help="Folder for the results; a started comparison goes on where it was.")
     ] = Path("comparison"),

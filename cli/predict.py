@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import console
+from cli.options import Device as DeviceOption
 from featcache.errors import AdapterMismatchError, EncoderError, FeatcacheError, StoreError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def predict(
     ] = False,
     preview: Annotated[bool, typer.Option("--preview", help="A PNG per case beside its mask.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace masks that are there.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: DeviceOption = "auto",
 ) -> None:
     """Write a mask per case as .nii.gz with the scan's own shape and affine, and classes.json beside them.
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from adapters.features import FeatureVolume
 from adapters.interpolate import interpolate, source_positions
-from adapters.preview import busiest, class_colour, feature_plane, finest, outline, paint
+from adapters.preview import busiest, class_colour, feature_plane, finest, legend, outline, paint
 from featcache.geometry import Box, Grid, Triple, apply_reorientation, axis_map, reorient, spacing
 from featcache.store import Case
 
@@ -172,14 +172,4 @@ def _legend(figure: Figure, shown: dict[str, int]) -> None:
         Line2D([], [], color="white", linewidth=1.3, linestyle="dashed", label="prediction"),
         *(Line2D([], [], color=class_colour(v), linewidth=2.2, label=n) for n, v in shown.items()),
     ]
-    if len(handles) <= 40:
-        legend = figure.legend(
-            handles=handles,
-            loc="lower center",
-            ncols=min(len(handles), 8),
-            frameon=False,
-            labelcolor="white",
-            fontsize=8,
-        )
-        for text in legend.get_texts():
-            text.set_parse_math(False)
+    legend(figure, handles)

@@ -1,4 +1,4 @@
-"""The options that name feature stores."""
+"""Options that several commands of `adapters` share."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ Stores = Annotated[
 OtherRecipe = Annotated[
     bool, typer.Option("--other-recipe", help="Pool stores even if their recipes differ (spacing, windows).")
 ]
+Levels = Annotated[str | None, typer.Option(help="Levels to read, a,b; the card's by default.")]
+Recipe = Annotated[str, typer.Option(help="fast, or paper: FSEFT's own numbers, hours on a CPU.")]
+Width = Annotated[int, typer.Option(min=1, help="Channels that pointwise and spatial read of more than 64.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 
 def open_stores(paths: list[Path] | None, *, other_recipe: bool) -> FeatureStore:
