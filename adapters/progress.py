@@ -43,17 +43,29 @@ class Progress:
         self, adapter: torch.nn.Module, optimiser: torch.optim.Optimizer, random: np.random.Generator
     ) -> list[float]:
         """Set all three to where the training was, and return the loss of the steps that it has behind it."""
-        try:
-            state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
-            if state["key"] != self.key:
-                return []
-            curve = [float(loss) for loss in state["curve"]]
-        except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError):
+        state = self._read()
+        if state is None:
             return []
         adapter.load_state_dict(state["adapter"])
         optimiser.load_state_dict(state["optimiser"])
         random.bit_generator.state = json.loads(state["random"])
-        return curve
+        return list(state["curve"])
+
+    def steps(self) -> int | None:
+        """Return how many steps the training was to have, None if there is none to go on with."""
+        state = self._read()
+        return None if state is None else int(state["steps"])
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+            if state["key"] != self.key:
+                return None
+            state["curve"] = [float(loss) for loss in state["curve"]]
+            state["steps"] = int(state["steps"])
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError):
+            return None
+        return state
 
     def save(
         self,
@@ -61,8 +73,9 @@ class Progress:
         optimiser: torch.optim.Optimizer,
         random: np.random.Generator,
         curve: list[float],
+        steps: int,
     ) -> None:
-        """Write the state, if the last write is long enough ago.
+        """Write the state after some of `steps` steps, if the last write is long enough ago.
 
         Raises
         ------
@@ -75,6 +88,7 @@ class Progress:
         state = {
             "key": self.key,
             "curve": curve,
+            "steps": steps,
             "adapter": adapter.state_dict(),
             "optimiser": optimiser.state_dict(),
             "random": json.dumps(random.bit_generator.state),

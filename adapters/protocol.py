@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +31,7 @@ from featcache.card_json import card_from_json
 from featcache.errors import FeatcacheError, StoreError, TaskError
 from featcache.geometry import spacing
 from featcache.head import LinearHead
+from featcache.runtime.devices import usable_cores
 from featcache.store import FeatureStore
 
 OnRun = Callable[[int, int, str], None]
@@ -346,7 +346,7 @@ def _each(work: _Work, jobs: list[Job], processes: int) -> Iterator[tuple[str | 
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor, as_completed
 
-    threads = max((os.cpu_count() or 1) // processes, 1)
+    threads = max(usable_cores() // processes, 1)
     pool = ProcessPoolExecutor(
         processes, multiprocessing.get_context("spawn"), initializer=_limit_threads, initargs=(threads,)
     )

@@ -42,6 +42,8 @@ class Recipe:
     anchor : float
         Weight of the parameters' squared distance from their start (L2-SP; Li et al., ICML 2018), where that is the
         encoder's own head.
+    budget : float, optional
+        Seconds that the fit was given, where they decided on the steps.
     """
 
     name: RecipeName
@@ -58,6 +60,7 @@ class Recipe:
     epoch: int
     plateau: bool
     anchor: float
+    budget: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as JSON values."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from adapters.budget import Budget
 from adapters.checkpoint import AdapterInfo, check_encoder, load_adapter, save_adapter
 from adapters.features import FeatureVolume, check_levels
 from adapters.inference import OnProbabilities, Segmentation, segment
@@ -57,6 +58,8 @@ class FewShotSegmenter:
         "auto", "cpu" or "cuda".
     memory : int
         Bytes for keeping support cases in memory while training.
+    budget : float, optional
+        Seconds that the fit may take: a number of steps is made of them once, and recorded in the recipe.
     """
 
     method: str = "spatial"
@@ -69,6 +72,7 @@ class FewShotSegmenter:
     seed: int = 0
     device: str = "auto"
     memory: int = 3 * 2**30
+    budget: float | None = None
 
     def fit(
         self, store: FeatureStore, on_step: OnStep | None = None, keep: Path | None = None
@@ -112,6 +116,7 @@ class FewShotSegmenter:
             device=device,
             memory=self.memory,
             on_step=on_step,
+            budget=None if self.budget is None else Budget(self.budget, begun),
         )
         _check_annotated(context)
         if keep is not None:
@@ -154,7 +159,7 @@ class FewShotSegmenter:
                 "cases": seen,
                 "task": context.task.to_json(),
                 "levels": [[name, count] for name, count in context.channels.items()],
-                "fit": [self.method, self.recipe, self.width, self.seed, context.device],
+                "fit": [self.method, self.recipe, self.width, self.seed, context.device, self.budget],
                 "software": [__version__, torch.__version__],
             }
         )

@@ -84,7 +84,7 @@ def train(
         if on_step is not None:
             on_step(step, recipe.steps, curve[-1])
         if progress is not None:
-            progress.save(adapter, optimiser, batches.random, curve)
+            progress.save(adapter, optimiser, batches.random, curve, recipe.steps)
         if recipe.plateau and plateau.reached(curve):
             break
     if progress is not None:

@@ -10,7 +10,17 @@ import typer
 from cli import console
 from cli.compare import compare, tell_what_to_expect
 from cli.export import export_command
-from cli.options import Device, Levels, OtherRecipe, Recipe, Stores, Width, open_stores
+from cli.options import (
+    Budget,
+    Device,
+    Levels,
+    OtherRecipe,
+    Recipe,
+    Stores,
+    Width,
+    open_stores,
+    parse_budget,
+)
 from cli.predict import predict
 from featcache.errors import StoreError
 
@@ -62,6 +72,7 @@ def train(
             "--cross-validate", help="First tell what to expect: each support case left out in turn."
         ),
     ] = False,
+    budget: Budget = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw and of the training.")] = 0,
     other_recipe: OtherRecipe = False,
     device: Device = "auto",
@@ -86,6 +97,7 @@ def train(
         width=width,
         seed=seed,
         device=device,
+        budget=parse_budget(budget),
     )
     if cross_validate:
         tell_what_to_expect(opened, segmenter)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from adapters.budget import Budget
 from adapters.methods.heads import own_head, regress
 from adapters.methods.standard import standardised
 from adapters.model import Adapter, HeadRows
@@ -53,6 +54,8 @@ class FitContext:
     on_step : callable, optional
     progress : Progress, optional
         Where the state of a training is kept, so that a killed one goes on.
+    budget : Budget, optional
+        Time for the fit; steps that do not fit in are left out.
     """
 
     task: Task
@@ -67,6 +70,7 @@ class FitContext:
     memory: int = 3 * 2**30
     on_step: OnStep | None = None
     progress: Progress | None = None
+    budget: Budget | None = None
 
     def recipe(self, *, linear: bool) -> Recipe:
         """Return the numbers of the training."""
@@ -110,6 +114,12 @@ class FitContext:
         """Train `adapter` and return it with its curve; nobody is told of the first of two trainings."""
         trainable = adapter.trainable
         on_step, progress = (None, None) if first_of_two else (self.on_step, self.progress)
+        if self.budget is not None and not first_of_two:
+            begun = None if progress is None else progress.steps()
+            if begun is None:
+                recipe = self.budget.fit_in(recipe, adapter, batches, self.device)
+            else:
+                recipe = self.budget.of_steps(recipe, begun)
         curve = train(adapter, batches, recipe, device=self.device, on_step=on_step, progress=progress)
         return Fitted(adapter, curve, trainable, recipe)
 

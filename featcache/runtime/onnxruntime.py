@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from featcache.card import GOLDEN_VALUES, EncoderCard
 from featcache.errors import EncoderError
 from featcache.geometry import Triple, feature_size
-from featcache.runtime.devices import cuda_device_count
+from featcache.runtime.devices import cuda_device_count, usable_cores
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -36,6 +37,11 @@ def create_session(path: Path, device: Device = "auto", threads: int | None = No
         )
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    cores = usable_cores()
+    if threads is None and cores < (os.cpu_count() or 1):
+        threads = (
+            cores  # ONNX Runtime counts the whole machine's; threads that share a core wait for each other
+        )
     if threads is not None:
         options.intra_op_num_threads = threads
     providers = ["CPUExecutionProvider"]
