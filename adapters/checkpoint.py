@@ -44,6 +44,8 @@ class AdapterInfo:
     seconds : float
         Time that the fit took.
     software : str
+    features : dict or None
+        The recipe of the features, as their store tells it; None in adapters of former versions.
     """
 
     method: str
@@ -57,6 +59,7 @@ class AdapterInfo:
     trainable: int
     seconds: float
     software: str
+    features: dict[str, Any] | None = None
 
 
 def save_adapter(folder: Path, adapter: Adapter, info: AdapterInfo) -> None:
@@ -131,8 +134,8 @@ def load_adapter(folder: Path | str) -> tuple[Adapter, AdapterInfo]:
             )
         tensors = load(data)
         adapter = _rebuild(config, tensors)
-        fields = {name: config[name] for name in AdapterInfo.__dataclass_fields__}
-        info = AdapterInfo(**{**fields, "support": tuple(fields["support"]), "curve": tuple(fields["curve"])})
+        fields = {"features": None} | {n: config[n] for n in AdapterInfo.__dataclass_fields__ if n in config}
+        info = AdapterInfo(**fields | {"support": tuple(fields["support"]), "curve": tuple(fields["curve"])})
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError, TaskError) as error:
         raise AdapterMismatchError(f"{folder}: the adapter is damaged: {error!r}", path=folder) from error
     return adapter, info

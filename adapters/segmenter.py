@@ -177,6 +177,7 @@ class FewShotSegmenter:
             trainable=fitted.trainable,
             seconds=round(seconds, 2),
             software=f"featcache {__version__}",
+            features=store.root.recipe,
         )
 
 

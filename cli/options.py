@@ -1,4 +1,4 @@
-"""Options that several commands of `adapters` share."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ Width = Annotated[int, typer.Option(min=1, help="Channels that pointwise and spa
 Budget = Annotated[
     str | None,
     typer.Option(help="Time for the fit, such as 90s, 5min or 1h: steps that do not fit in are left out."),
+]
+Runtime = Annotated[
+    str, typer.Option(help="What computes the encoder: onnxruntime; or openvino (an extra), faster on CPUs.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 

@@ -14,13 +14,14 @@ import typer
 
 from cli import console
 from cli.options import Device as DeviceOption
+from cli.options import Runtime as RuntimeOption
 from featcache.errors import AdapterMismatchError, EncoderError, FeatcacheError, StoreError
 
 if TYPE_CHECKING:
     from adapters.segmenter import FittedSegmenter
     from featcache.card import EncoderCard
     from featcache.extraction import ExtractOptions
-    from featcache.runtime.onnxruntime import Device
+    from featcache.runtime import Device, Runtime
     from featcache.scans import ScanSource
     from featcache.store import Case, FeatureStore, RootDocument, StoreWriter
 
@@ -57,14 +58,16 @@ def predict(
     ] = False,
     preview: Annotated[bool, typer.Option("--preview", help="A PNG per case beside its mask.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace masks that are there.")] = False,
+    runtime: RuntimeOption = "onnxruntime",
     device: DeviceOption = "auto",
 ) -> None:
     """Write a mask per case as .nii.gz with the scan's own shape and affine, and classes.json beside them.
 
     From the features of a store, or with --model and --in from scans at once: their features go through a
-    hidden folder beside --out, one scan's at a time, and do not stay. Scans that need an option of `featcache
-    extract` (--spacing, --nan-to, --assume-hu) go through that and --store. Probabilities are in the order of
-    classes.json without background, before --largest-component. Exit code 3: some cases failed.
+    hidden folder beside --out, one scan's at a time, and do not stay; they are made as those that the adapter was
+    trained on (spacing, precision). Scans that need `featcache extract --assume-hu` go through --store.
+    Probabilities are in the order of classes.json without background, before --largest-component. Exit code 3:
+    some cases failed.
     """
     from adapters.segmenter import FittedSegmenter
     from featcache.store import FeatureStore
@@ -73,7 +76,14 @@ def predict(
     files = _Files(out, overwrite, probabilities, largest_component, preview)
     if model is not None and inputs is not None:
         where = console.choice("--device", device, ("auto", "cpu", "cuda"))
-        failed, count = _from_scans(FittedSegmenter.load(adapter, where), model, inputs, files, where)
+        failed, count = _from_scans(
+            FittedSegmenter.load(adapter, where),
+            model,
+            inputs,
+            files,
+            device=where,
+            runtime=console.choice("--runtime", runtime, ("onnxruntime", "openvino")),
+        )
     else:
         opened = FeatureStore.open(store or FeatureStore.find(Path()))
         wanted = None if cases is None else console.split(cases)
@@ -129,6 +139,9 @@ class _Files:
         from featcache.scans.masks import PROBABILITIES, ProbabilityFile, write_mask
 
         path, count = self.out / (case.id + PROBABILITIES), len(fitted.adapter.task.classes)
+        picture = self.out / f"{case.id}.png"
+        for former in (path, picture):  # of a mask that is replaced
+            former.unlink(missing_ok=True)
         wanted = ProbabilityFile(path, case.info.native, case.info.codes, count)
         with wanted if self.probabilities else nullcontext() as file:
             result = fitted.predict(
@@ -140,7 +153,7 @@ class _Files:
         if self.preview:
             from adapters.preview import save_preview
 
-            save_preview(self.out / f"{case.id}.png", case, list(fitted.adapter.channels), result)
+            save_preview(picture, case, list(fitted.adapter.channels), result)
 
 
 def _from_store(
@@ -164,19 +177,27 @@ def _from_store(
 
 
 def _from_scans(
-    fitted: FittedSegmenter, model: Path, inputs: list[Path], files: _Files, device: Device
+    fitted: FittedSegmenter,
+    model: Path,
+    inputs: list[Path],
+    files: _Files,
+    *,
+    device: Device,
+    runtime: Runtime,
 ) -> tuple[dict[str, str], int]:
     """Return which scans failed and why, and how many there were; features stay for one scan at a time."""
     from featcache.encoders import model_path
     from featcache.events import Event
-    from featcache.extraction import ScanEncoder
+    from featcache.extraction import ExtractOptions, ScanEncoder
     from featcache.onnxfile import read_card
     from featcache.scans import discover
     from featcache.store import FeatureStore
 
     path = model_path(model)
     card = read_card(path)
-    options = _options(fitted, card, device)
+    recipe = fitted.info.features
+    options = ExtractOptions(runtime=runtime, device=device)
+    options = options if recipe is None else options.following(recipe)
     root = _root(fitted, model, path, card, options)
     found = discover(inputs)
     sources = found.sources
@@ -208,16 +229,6 @@ def _from_scans(
                 failed[source.case] = str(error)
                 show(Event("fail", source.case, str(error), *position))
     return failed, len(sources)
-
-
-def _options(fitted: FittedSegmenter, card: EncoderCard, device: Device) -> ExtractOptions:
-    """Return how features are made: as the adapter's were, as far as its recipe's digest tells, else as usual."""
-    from featcache.card_json import canonical_digest
-    from featcache.extraction import ExtractOptions
-
-    usual = ExtractOptions(device=device)
-    wide = ExtractOptions(device=device, store_precision="float32")
-    return wide if canonical_digest(wide.recipe(card)) == fitted.info.recipe_id else usual
 
 
 def _root(

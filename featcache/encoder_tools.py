@@ -16,13 +16,8 @@ from featcache.card import CARD_VERSION, FILL_IN, METADATA_KEY, EncoderCard, Gol
 from featcache.errors import EncoderError
 from featcache.geometry import SizeRule, Triple
 from featcache.onnxfile import ModelInfo, inspect_model, write_card
-from featcache.runtime.onnxruntime import (
-    OnnxEncoder,
-    create_session,
-    golden_input,
-    golden_values,
-    runtime_errors,
-)
+from featcache.runtime.encoder import golden_input, golden_values
+from featcache.runtime.onnxruntime import OnnxEncoder, create_session, runtime_errors
 
 _PROBE_SIZES = (64, 96, 128, 32)
 _LOGITS = re.compile(r"logit|prob|softmax|sigmoid|seg", re.IGNORECASE)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -26,8 +26,9 @@ from featcache.geometry import FloatTriple, Grid
 from featcache.head import HeadSampler, given_head
 from featcache.labelling import Labeller, write_labels
 from featcache.onnxfile import encoder_id, read_card
-from featcache.prepare import check_hounsfield, prepare
-from featcache.runtime.onnxruntime import Device, OnnxEncoder
+from featcache.prepare import PreparedVolume, check_hounsfield, prepare
+from featcache.runtime import ComputePrecision, Device, Runtime, WindowEncoder, open_encoder
+from featcache.runtime.difference import Difference
 from featcache.scans import (
     Annotated,
     Discovery,
@@ -48,6 +49,10 @@ class ExtractOptions:
 
     Parameters
     ----------
+    runtime : {"onnxruntime", "openvino"}
+        What computes the encoder.
+    compute_precision : {"float32", "bfloat16"}
+        What it computes in; part of the recipe.
     device : {"auto", "cpu", "cuda"}
         Where the encoder runs.
     threads : int, optional
@@ -64,6 +69,8 @@ class ExtractOptions:
         Which classes count as annotated in a case where a table does not say.
     """
 
+    runtime: Runtime = "onnxruntime"
+    compute_precision: ComputePrecision = "float32"
     device: Device = "auto"
     threads: int | None = None
     spacing: FloatTriple | None = None
@@ -79,10 +86,22 @@ class ExtractOptions:
             "window": document["input"]["window"],
             "blending": document["blending"],
             "spacing": list(self.spacing or card.preparation.spacing or ()) or None,
-            "compute_precision": "float32",
+            "compute_precision": self.compute_precision,
             "store_precision": self.store_precision,
             "nan_to": self.nan_to,
         }
+
+    def following(self, recipe: Mapping[str, Any]) -> ExtractOptions:
+        """Return the options with all that features of `recipe` were made by; OpenVINO where that takes it."""
+        spacing = recipe["spacing"]
+        return replace(
+            self,
+            runtime=self.runtime if recipe["compute_precision"] == "float32" else "openvino",
+            compute_precision=recipe["compute_precision"],
+            spacing=None if spacing is None else (spacing[0], spacing[1], spacing[2]),
+            store_precision=recipe["store_precision"],
+            nan_to=recipe["nan_to"],
+        )
 
 
 def extract(
@@ -238,13 +257,25 @@ class ScanEncoder:
     ) -> None:
         self._model, self._card, self._options = model, card, options
         self._writer, self._emit, self._recover_head = writer, emit, recover_head
+        self._measured = False
 
     @cached_property
-    def encoder(self) -> OnnxEncoder:
-        """The ONNX session; made when it is first asked for, which may take seconds."""
-        encoder = OnnxEncoder(self._model, self._card, self._options.device, self._options.threads)
+    def encoder(self) -> WindowEncoder:
+        """The encoder; made when it is first asked for, which may take seconds."""
+        encoder = self._open(self._options.compute_precision)
         self._emit(Event("note", text=f"encoding on {encoder.device}"))
         return encoder
+
+    def _open(self, precision: ComputePrecision) -> WindowEncoder:
+        options = self._options
+        return open_encoder(
+            self._model,
+            self._card,
+            runtime=options.runtime,
+            device=options.device,
+            threads=options.threads,
+            precision=precision,
+        )
 
     def write(self, source: ScanSource, position: tuple[int, int]) -> tuple[Grid, str]:
         """Read, prepare and encode a scan into the store.
@@ -274,7 +305,8 @@ class ScanEncoder:
         self._emit(Event("windows", source.case, "", *position, count))
         unfitted = self._recover_head and self._writer.root.head is None and self._card.head is not None
         sampler = HeadSampler(self._card, count) if unfitted else None
-        info = CaseInfo(native, codes, volume.grid, self._card.unit, volume.foreground, list(volume.steps))
+        steps = [*volume.steps, *self._what_precision_costs(volume)]
+        info = CaseInfo(native, codes, volume.grid, self._card.unit, volume.foreground, steps)
         with self._writer.new_case(source.case, info) as case:
             levels = {}
             for output in self._card.outputs:
@@ -291,6 +323,19 @@ class ScanEncoder:
                 self._writer.set_head(head.to_json())
                 self._emit(Event("note", text=f"the encoder's own head was recovered (R² {head.r2:.6f})"))
             return native, case.commit()
+
+    def _what_precision_costs(self, volume: PreparedVolume) -> list[str]:
+        """Return a sentence for the case's record, with the difference to float32 on the first case of a run."""
+        precision = self._options.compute_precision
+        if precision == "float32":
+            return []
+        text = f"encoded in {precision}"
+        if not self._measured:
+            self._measured = True
+            found = Difference.of(volume, self.encoder, self._open("float32"))
+            text += f"; against float32 {found}"
+            self._emit(Event("note", text=text))
+        return [text]
 
 
 def _files(source: ScanSource) -> Path | tuple[Path, ...]:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,35 @@ def test_predict_goes_on_past_a_damaged_case(extracted: FeatureStore, run: Any) 
     assert run("adapters predict --cases b --out none").code == 1
 
 
+def _lose(shard: Path) -> None:
+    shard.unlink()
+
+
+def _cut(shard: Path) -> None:
+    shard.write_bytes(shard.read_bytes()[:-40])
+
+
+def _flip(shard: Path) -> None:
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 3] ^= 4
+    shard.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("damage", [_lose, _cut, _flip])
+@pytest.mark.parametrize("method", ["linear", "spatial"])
+def test_training_names_a_damaged_case_and_learns_from_the_others(
+    extracted: FeatureStore, run: Any, damage: Callable[[Path], None], method: str
+) -> None:
+    for shard in _shards(extracted, "b"):
+        damage(shard)
+    line = f"adapters train --method {method}"
+    refused = run(f"{line} --support a,b")
+    assert refused.code == 1, refused.text
+    assert "cases/b/" in refused.text
+    assert not list(Path().glob("*adapter*"))
+    assert run(f"{line} --support a,c").code == 0
+
+
 def test_masks_are_replaced_only_when_asked(extracted: FeatureStore, run: Any) -> None:
     assert run("adapters train --method logistic").code == 0
     assert run("adapters predict").code == 0
@@ -129,8 +159,17 @@ def test_masks_are_replaced_only_when_asked(extracted: FeatureStore, run: Any) -
     assert "--out masks is there and not empty" in refused.text
     assert "--overwrite" in refused.text
     assert Path("masks/a.nii.gz").stat().st_mtime_ns == before
-    assert run("adapters predict --overwrite").code == 0
+    assert run("adapters predict --overwrite --probabilities --preview").code == 0
     assert Path("masks/a.nii.gz").stat().st_mtime_ns > before
+    assert Path("masks/a_probabilities.nii.gz").exists()
+    assert Path("masks/a.png").exists()
+    assert run("adapters predict --overwrite").code == 0
+    assert sorted(p.name for p in Path("masks").iterdir()) == [
+        "a.nii.gz",
+        "b.nii.gz",
+        "c.nii.gz",
+        "classes.json",
+    ]
 
 
 def test_an_encoder_gets_its_card(home: Path, run: Any, fakes: Any) -> None:

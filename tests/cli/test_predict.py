@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import locale
 import os
 from collections.abc import Callable, Iterator
@@ -208,23 +209,35 @@ def test_another_encoder_is_refused_before_it_runs(
     assert not Path("masks").exists()
 
 
-def test_another_recipe(extracted: FeatureStore, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The precision is told by the recipe's digest; a spacing is not, so there is a warning."""
-    for name, option in (("wide", "--store-precision float32"), ("coarse", "--spacing 1.2,1.2,1.2")):
-        assert run(f"featcache extract --model fm.onnx --in scans --out {name}.zarr {option}").code == 0
-        assert run(f"adapters train --store {name}.zarr --method linear --support a,b --out {name}").code == 0
+@pytest.mark.parametrize(
+    ("option", "dtype"), [("--store-precision float32", "float32"), ("--spacing 1.2,1.2,1.2", "float16")]
+)
+def test_features_are_made_as_those_of_the_training(
+    extracted: FeatureStore, run: Any, monkeypatch: pytest.MonkeyPatch, option: str, dtype: str
+) -> None:
+    assert run(f"featcache extract --model fm.onnx --in scans --out mine.zarr {option}").code == 0
+    assert run("adapters train --store mine.zarr --method linear --support a,b --out mine").code == 0
     seen: set[str] = set()
-    _watch(monkeypatch, lambda case: seen.add(str(case.level("l1").dtype)))
-    ran = run(f"{DIRECT} --adapter wide")
+    with monkeypatch.context() as patch:
+        _watch(patch, lambda case: seen.add(str(case.level("l1").dtype)))
+        ran = run(f"{DIRECT} --adapter mine")
     assert ran.code == 0, ran.text
     assert "warning" not in ran.text
-    assert seen == {"float32"}
-    assert run("adapters predict --adapter wide --store wide.zarr --out twice").code == 0
+    assert seen == {dtype}
+    assert run("adapters predict --adapter mine --store mine.zarr --out twice").code == 0
     once, twice = _masks("masks"), _masks("twice")
     assert all(np.array_equal(once[name], twice[name]) for name in twice)
-    ran = run(f"{DIRECT} --adapter coarse --out coarse_masks")
-    assert ran.code == 0, ran.text
+    _forget_recipe(Path("mine"))
+    ran = run(f"{DIRECT} --adapter mine --out warned")
     assert "warning: --model fm.onnx makes features by another recipe" in ran.text
+
+
+def _forget_recipe(adapter: Path) -> None:
+    """Make it an adapter of a version that did not keep the recipe."""
+    path = adapter / "adapter_config.json"
+    config = json.loads(path.read_text("utf-8"))
+    assert config.pop("features")
+    path.write_text(json.dumps(config), "utf-8")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("a fault of ours")])

@@ -12,7 +12,8 @@ from featcache.encoder_tools import attach
 from featcache.errors import EncoderError
 from featcache.runtime import devices
 from featcache.runtime.devices import cuda_device_count
-from featcache.runtime.onnxruntime import OnnxEncoder, create_session, golden_input, golden_values
+from featcache.runtime.encoder import golden_input, golden_values
+from featcache.runtime.onnxruntime import OnnxEncoder, create_session
 
 
 @pytest.fixture
