@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Mapping
 
 import numpy as np
 import torch
 
+from adapters.methods.regression import fit_logistic
 from adapters.model import HeadRows
 from adapters.sampling import VoxelSample, channel_moments
 from adapters.task import Task
@@ -54,7 +54,7 @@ def own_head(head: LinearHead, task: Task, channels: Mapping[str, int]) -> HeadR
 
 
 def regress(sample: VoxelSample, task: Task) -> HeadRows:
-    """Return a logistic regression (scikit-learn, L-BFGS) on weighted voxels, one row a task logit.
+    """Return a logistic regression by L-BFGS on weighted voxels, one row a task logit.
 
     Voxels count as many times as they stand for, structures three times that: a likelihood without it
     finds too little of small structures, drawn voxels without weights find too much.
@@ -64,21 +64,18 @@ def regress(sample: VoxelSample, task: Task) -> HeadRows:
     TaskError
         If a class of the task occurs in no support case.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
     sample = known_voxels(sample, task)
-    values, weights = sample.values.numpy(), sample.weights.numpy().astype(np.float64)
-    features = sample.features
-    mean, deviation = channel_moments(features)
-    weights = np.where(values > 0, FOREGROUND, 1.0) * weights
-    weights /= weights.mean()
-    standard = ((features - mean) / deviation).numpy()
-    model = LogisticRegression(C=1 / (2 * _DECAY * len(values)), max_iter=_ITERATIONS, tol=1e-5)
-    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
-        model.fit(standard, values, sample_weight=weights)  # as far as 100 iterations lead
-    coefficients = torch.from_numpy(model.coef_).float() / deviation
-    bias = torch.from_numpy(model.intercept_).float() - coefficients @ mean
+    mean, deviation = channel_moments(sample.features)
+    coefficients, bias = fit_logistic(
+        (sample.features - mean) / deviation,
+        sample.values,
+        torch.where(sample.values > 0, FOREGROUND, 1.0) * sample.weights,
+        len(task.classes) + 1,
+        decay=_DECAY,
+        iterations=_ITERATIONS,
+    )
+    coefficients = coefficients / deviation
+    bias = bias - coefficients @ mean
     groups = (1,) if task.binary else tuple(range(len(task.classes) + 1))
     return HeadRows(coefficients, bias, groups)
 

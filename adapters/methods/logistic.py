@@ -1,4 +1,4 @@
-"""Logistic regression on sampled voxels (scikit-learn)."""
+"""Logistic regression on sampled voxels."""
 
 from __future__ import annotations
 
