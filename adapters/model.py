@@ -134,9 +134,10 @@ class Adapter(nn.Module):
         An adapter with `positions` takes them as the last three channels.
         """
         if self.residual is None:
-            # A matrix product: for voxels in a row, convolutions take a slow path.
-            rows = torch.einsum("rc,ncxyz->nrxyz", self.head.weight.flatten(1), values)
-            return self.from_rows(rows + self._head_bias)
+            # For voxels in a row convolutions take a slow path, and so do products with channels in front.
+            last = values.movedim(1, -1)
+            rows = nn.functional.linear(last, self.head.weight.flatten(1), self.head.bias)
+            return self.from_rows(rows.movedim(-1, 1))
         width, end = self.head.in_channels, self.head.in_channels + len(self.groups)
         x, rest = values[:, :width], values[:, width:end]
         seen = torch.cat([x, values[:, end:]], 1) if self.positions else x
@@ -145,11 +146,6 @@ class Adapter(nn.Module):
     def from_rows(self, rows: torch.Tensor) -> torch.Tensor:
         """Return task logits of rows that `linear_map` gave, (N, R, ...)."""
         return merge_rows(rows, self.groups, self.task)
-
-    @property
-    def _head_bias(self) -> torch.Tensor:
-        assert self.head.bias is not None
-        return self.head.bias[:, None, None, None]
 
     @property
     def trainable(self) -> int:

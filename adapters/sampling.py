@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from adapters.task import Task
 from featcache.geometry import Triple
 from featcache.store import Case
 
+_READERS = 2  # threads that read chunks
 _NEAR = 4  # feature voxels around a structure that count as near
 _A_CLASS, _NEARBY, _ELSEWHERE = 20_000, 40_000, 15_000  # voxels drawn at most, a fit
 _AROUND, _ANYWHERE = (
@@ -161,13 +163,17 @@ def _read_voxels(features: FeatureVolume, index: NDArray[np.int64]) -> torch.Ten
     order = np.argsort(member.ravel(), kind="stable")
     bounds = np.searchsorted(member.ravel()[order], np.arange(len(keys) + 1))
     rows = torch.empty(len(index), sum(features.channels.values()))
-    for number, key in enumerate(keys):
+
+    def read(number: int) -> None:
         mine = order[bounds[number] : bounds[number + 1]]
-        start = key * chunk
+        start = keys[number] * chunk
         size = np.minimum(chunk, np.asarray(features.grid.shape) - start)
         box = features.read(start.tolist(), size.tolist()).cpu()
         x, y, z = torch.from_numpy(index[mine] - start).T
         rows[torch.from_numpy(mine)] = box[:, x, y, z].T
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        list(pool.map(read, range(len(keys))))
     return rows
 
 
@@ -177,7 +183,7 @@ class Batch:
 
     Parameters
     ----------
-    inputs : Tensor, shape (N, C, X, Y, Z), float32
+    inputs : Tensor, shape (N, C, X, Y, Z), float32 or bfloat16
     target : Tensor, shape (N, K + 1, X, Y, Z), float32
         Soft labels, background first.
     weight : Tensor, shape (N, 1, X, Y, Z), float32
@@ -198,34 +204,51 @@ class Batch:
 class VoxelBatches:
     """Sampled voxels of one case a step, as a volume of shape (n, 1, 1): for adapters that look at one voxel.
 
+    They are shuffled and cut into batches once: gathering and rounding them anew takes longer than a step.
+
     Parameters
     ----------
     sample : VoxelSample
     count : int
         Voxels a step at most.
     random : numpy Generator
+    dtype : torch.dtype
+        Of the inputs: what the adapter will compute in.
     """
 
-    def __init__(self, sample: VoxelSample, count: int, random: np.random.Generator) -> None:
-        self._sample, self._count, self.random = sample, count, random
-        cases = range(len(sample.annotated))
-        self._members = [torch.nonzero(sample.cases == number).flatten() for number in cases]
+    def __init__(
+        self,
+        sample: VoxelSample,
+        count: int,
+        random: np.random.Generator,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.random = random
+        self._cases: list[list[Batch]] = []
+        for case in range(len(sample.annotated)):
+            members = torch.nonzero(sample.cases == case).flatten().numpy()
+            parts = np.array_split(random.permutation(members), -(-len(members) // count))
+            self._cases.append([_voxel_batch(sample, case, part, len(members), dtype) for part in parts])
 
     def draw(self) -> Batch:
         """Return the batch of one step: voxels of one case, as in FSEFT."""
-        sample, case = self._sample, int(self.random.integers(len(self._members)))
-        members = self._members[case]
-        drawn = torch.from_numpy(self.random.permutation(len(members))[: self._count])
-        chosen = members[drawn]
-        classes = sample.annotated.shape[1] + 1
-        target = torch.nn.functional.one_hot(sample.values[chosen], classes).float()
-        weight = sample.weights[chosen] * (len(members) / len(chosen))
-        return Batch(
-            sample.features[chosen].T[None, :, :, None, None],
-            target.T[None, :, :, None, None],
-            weight[None, None, :, None, None],
-            sample.annotated[case : case + 1],
-        )
+        case = self._cases[int(self.random.integers(len(self._cases)))]
+        return case[int(self.random.integers(len(case)))]
+
+
+def _voxel_batch(
+    sample: VoxelSample, case: int, members: NDArray[np.int64], of: int, dtype: torch.dtype
+) -> Batch:
+    """Return some of the `of` voxels of a case, weighted to stand for all of them."""
+    chosen = torch.from_numpy(members)
+    target = torch.nn.functional.one_hot(sample.values[chosen], sample.annotated.shape[1] + 1).float()
+    weight = sample.weights[chosen] * (of / len(chosen))
+    return Batch(
+        sample.features[chosen].to(dtype).T[None, :, :, None, None],
+        target.T[None, :, :, None, None],
+        weight[None, None, :, None, None],
+        sample.annotated[case : case + 1],
+    )
 
 
 class PatchBatches:

@@ -18,7 +18,7 @@ from adapters.progress import Progress
 from adapters.recipe import Recipe, RecipeName, fast_recipe, paper_recipe
 from adapters.sampling import PatchBatches, Support, VoxelBatches, VoxelSample, channel_moments, sample_voxels
 from adapters.task import Task
-from adapters.training import Batches, OnStep, train
+from adapters.training import Batches, OnStep, bfloat16_if_fast, train
 from featcache.errors import TaskError
 from featcache.geometry import Triple
 from featcache.head import LinearHead
@@ -190,7 +190,8 @@ def fit_linear(context: FitContext, *, first_of_two: bool = False) -> Fitted:
     recipe = context.recipe(linear=True)
     sample, head, restore = standardised(context.sample, context.start)
     adapter = Adapter(context.task, head, context.channels)
-    batches = VoxelBatches(sample, _VOXELS, np.random.default_rng(context.seed + 1))
+    dtype = torch.bfloat16 if bfloat16_if_fast(context.device) else torch.float32
+    batches = VoxelBatches(sample, _VOXELS, np.random.default_rng(context.seed + 1), dtype)
     fitted = context.train(adapter, batches, recipe, first_of_two=first_of_two)
     restore(adapter)
     return fitted

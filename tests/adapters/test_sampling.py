@@ -88,7 +88,7 @@ def test_few_voxels_a_step_stand_for_the_whole_case(support: list[Support]) -> N
     sample = sample_voxels(support, np.random.default_rng(0))
     batches = VoxelBatches(sample, 40, np.random.default_rng(1))
     drawn = [batches.draw() for _ in range(300)]
-    assert {b.inputs.shape[2] for b in drawn} == {40}
+    assert all(20 < b.inputs.shape[2] <= 40 for b in drawn)
     voxels = float(np.prod(support[0].labels.shape))
     assert np.mean([float(b.weight.sum()) for b in drawn]) == pytest.approx(voxels, rel=0.1)
 
