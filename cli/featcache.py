@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import console
+from cli.doctor import doctor
 from cli.options import (
     AssumeHu,
     Encoder,
@@ -145,6 +146,9 @@ def verify(store: Store = None) -> None:
         console.say(f"{path}: {len(report.findings)} findings in {checked}")
         raise typer.Exit(console.EXIT_ERROR)
     console.say(f"{path}: whole ({checked})")
+
+
+app.command()(doctor)
 
 
 @app.command()

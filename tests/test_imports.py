@@ -19,6 +19,7 @@ SLOW = ("torch", "onnxruntime", "onnx", "zarr", "SimpleITK", "sklearn", "matplot
         "featcache.onnxfile",
         "featcache.extraction",
         "featcache.planning",
+        "featcache.doctor",
     ],
 )
 def test_importing_loads_nothing_slow(modules):
