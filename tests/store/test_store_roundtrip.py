@@ -166,11 +166,11 @@ def test_describe(toy_store: Path) -> None:
 
 def test_a_level_whose_name_begins_like_another_is_counted_alone(tmp_path: Path) -> None:
     grid = Grid((9, 9, 9), np.eye(4))
-    with StoreWriter.open(tmp_path / "f", ROOT) as writer:
-        with writer.new_case("a", CaseInfo(grid, (1, 0), grid, "HU", whole(grid))) as case:
-            for name in ("features", "features_s2"):
-                case.level(name, grid, 2).append(np.ones((2, 9, 9, 9), np.float32))
-            case.commit()
+    info = CaseInfo(grid, (1, 0), grid, "HU", whole(grid))
+    with StoreWriter.open(tmp_path / "f", ROOT) as writer, writer.new_case("a", info) as case:
+        for name in ("features", "features_s2"):
+            case.level(name, grid, 2).append(np.ones((2, 9, 9, 9), np.float32))
+        case.commit()
     levels = FeatureStore.open(tmp_path / "f").describe()["cases"][0]["levels"]
     for name, level in levels.items():
         files = (tmp_path / "f" / "cases" / "a" / "features" / name).rglob("*")
