@@ -99,14 +99,19 @@ def extract(
     Raises
     ------
     CardError, EncoderError, ScanReadError, StoreError
-        Where nothing can be done at all; errors of single cases are in the result.
+        Where nothing can be done at all, such as on a disk without room (`featcache.room`), or that fills up;
+        errors of single cases are in the result.
     """
     options = options or ExtractOptions()
     job = Job.of(model, inputs, options, labels)
-    if existing_root(Path(out).resolve(), job.root) is None:
+    fresh = existing_root(Path(out).resolve(), job.root) is None
+    if fresh:
         check_room(Path(out), job.found.sources, job.card, options)  # before a store is made
     with StoreWriter.open(Path(out), job.root) as writer:
-        return _Run(job, options, writer, on_event or (lambda event: None)).all()
+        run = _Run(job, options, writer, on_event or (lambda event: None))
+        if not fresh:
+            run.check_room()
+        return run.all()
 
 
 class _Run:
@@ -123,13 +128,14 @@ class _Run:
             job.model, job.card, options, writer=writer, emit=emit, recover_head=True
         )
 
+    def check_room(self) -> None:
+        left = self._known.left(self._job.found.sources)
+        check_room(self._writer.path, left, self._job.card, self._options, self._store)
+
     def all(self) -> ExtractResult:
-        sources = self._job.found.sources
-        if self._store.cases():
-            left = self._known.left(sources)
-            check_room(self._writer.path, left, self._job.card, self._options, self._store)
         for note in self._job.found.notes:
             self._emit(Event("note", text=note))
+        sources = self._job.found.sources
         if not self._record.path.exists() and (known := self._store.cases()):
             self._emit(
                 Event(

@@ -75,8 +75,11 @@ class Scout:
             Of the last one, if none can be read.
         """
         order = sorted(seen, key=self._size, reverse=True)
+        step = -(-len(order) // _A_FEW)
         found: list[Seen] = []
-        for choice in order[:: -(-len(order) // _A_FEW)]:
+        for number, choice in enumerate([*order[::step], *order]):
+            if found and number >= len(order[::step]):
+                break
             try:
                 found.append(self.read(choice.source)[0])
             except FeatcacheError as error:  # the run will tell

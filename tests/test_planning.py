@@ -191,6 +191,17 @@ def test_without_a_crop_headers_and_a_few_scans_are_enough(place, fakes, monkeyp
     assert found.bytes == pytest.approx(sum(counts.values()), rel=0.1)
 
 
+def test_of_scans_whose_voxels_are_damaged_others_tell(place, fakes):
+    """Headers are whole, so only the few that are read can show it; one that is whole is found all the same."""
+    fakes.conv_encoder(place / "fm.onnx", head="none", **PLAIN)
+    for case in "bc":
+        path = place / "scans" / f"{case}.nii.gz"
+        path.write_bytes(path.read_bytes()[:-40])
+    found = planned(place)
+    assert found.sample == "a"
+    assert found.bytes > 0
+
+
 def test_nothing_is_written(place, fakes):
     fakes.conv_encoder(place / "fm.onnx")
     before = sorted(place.rglob("*"))

@@ -118,6 +118,18 @@ def test_the_stores_own_cases_tell_how_well_features_compress(place, monkeypatch
     assert run(place)[0].done == ("c",)
 
 
+def test_a_store_without_cases_is_asked_about_too(place, fakes, monkeypatch):
+    for case in "abc":
+        (place / "scans" / f"{case}.nii.gz").rename(place / f"{case}.nii.gz")
+        (place / "scans" / f"{case}.nii.gz").write_bytes(b"")
+    run(place)
+    for case in "abc":
+        (place / f"{case}.nii.gz").rename(place / "scans" / f"{case}.nii.gz")
+    free(monkeypatch, 0.45 * raw(place))
+    with pytest.raises(StoreError, match="compressed to half"):
+        run(place)
+
+
 def test_a_complete_store_needs_no_room(place, monkeypatch):
     run(place)
     free(monkeypatch, 0)
