@@ -31,7 +31,7 @@ from featcache.card_json import card_from_json
 from featcache.errors import FeatcacheError, StoreError, TaskError
 from featcache.geometry import spacing
 from featcache.head import LinearHead
-from featcache.runtime.devices import usable_cores
+from featcache.machine import usable_cores
 from featcache.store import FeatureStore
 
 OnRun = Callable[[int, int, str], None]

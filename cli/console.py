@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from featcache import text as words
 from featcache.errors import FeatcacheError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ _PLAIN_EVERY = 30.0  # seconds between lines where the output is no terminal
 
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
+size_text = words.size_text
 
 
 def run(app: typer.Typer) -> None:
@@ -96,24 +98,15 @@ def print_json(document: Any) -> None:
     sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table; the first column is left-aligned, the others right."""
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, left: int = 1) -> None:
+    """Print a table; the first `left` columns are left-aligned, the others right."""
     grid = Table(title=escape(title) if title else None, title_justify="left")
     for number, column in enumerate(columns):
-        grid.add_column(escape(column), justify="left" if number == 0 else "right", overflow="fold")
+        grid.add_column(escape(column), justify="left" if number < left else "right", overflow="fold")
     for row in rows:
         grid.add_row(*(escape(str(cell)) for cell in row))
     # Wide enough for every column where the output is a file.
     Console(highlight=False, width=None if out.is_terminal else 160).print(grid)
-
-
-def size_text(count: float) -> str:
-    """Return a number of bytes for people."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
 
 
 def time_text(seconds: float) -> str:

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli import console
-from cli.options import Runtime
+from cli.doctor import doctor
+from cli.options import (
+    AssumeHu,
+    ComputePrecision,
+    Encoder,
+    EncoderDevice,
+    Inputs,
+    NanTo,
+    Runtime,
+    Spacing,
+    StorePrecision,
+    Threads,
+    extract_options,
+)
+from cli.plan import plan
 from featcache.errors import CardError, StoreError
 
 if TYPE_CHECKING:
@@ -30,10 +43,6 @@ app.add_typer(encoder, name="encoder")
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX file.")]
 Store = Annotated[Path | None, typer.Argument(metavar="STORE", help="The store; the one in this folder.")]
-Inputs = Annotated[
-    list[Path],
-    typer.Option("--in", help="Folder of scans, a scan, dataset.json, CSV or DICOM folder; may be repeated."),
-]
 Labels = Annotated[
     Path | None,
     typer.Option(
@@ -55,60 +64,37 @@ def _main(version: console.Version = False) -> None:
 
 @app.command()
 def extract(
-    model: Annotated[
-        Path, typer.Option(help="ONNX file of the encoder, with its card; or builtin (CT), builtin-mr (MR).")
-    ],
+    model: Encoder,
     inputs: Inputs,
     out: Annotated[Path, typer.Option(help="The store to make or to go on with.")] = Path("features.zarr"),
     labels: Labels = None,
     annotated: AnnotatedClasses = "all",
     runtime: Runtime = "onnxruntime",
-    compute_precision: Annotated[
-        str,
-        typer.Option(
-            help="float32; or bfloat16 with openvino, faster still on CPUs that have it. Part of the recipe."
-        ),
-    ] = "float32",
-    device: Annotated[
-        str, typer.Option(help="auto, cpu or cuda; cuda fails if it is not really used.")
-    ] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")] = None,
-    spacing: Annotated[
-        str | None, typer.Option(help="x,y,z in mm in place of the card's; becomes part of the recipe.")
-    ] = None,
-    store_precision: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
-    nan_to: Annotated[
-        float | None, typer.Option(help="Value for NaN voxels, which are refused otherwise.")
-    ] = None,
-    assume_hu: Annotated[
-        bool, typer.Option("--assume-hu", help="Take CT values as HU even if they do not look so.")
-    ] = False,
+    compute_precision: ComputePrecision = "float32",
+    device: EncoderDevice = "auto",
+    threads: Threads = None,
+    spacing: Spacing = None,
+    store_precision: StorePrecision = "float16",
+    nan_to: NanTo = None,
+    assume_hu: AssumeHu = False,
 ) -> None:
-    """Encode every scan once and keep its dense features.
+    """Encode every scan once and keep its dense features; `featcache plan` tells before what that takes.
 
     Complete cases are skipped unless their source changed, so an interrupted run goes on where it was.
     Source paths stay in a private file beside the store. Exit code 3: some cases failed.
     """
-    from featcache.extraction import ExtractOptions
     from featcache.extraction import extract as run_extract
 
-    if nan_to is not None and not math.isfinite(nan_to):
-        raise typer.BadParameter(f"{nan_to}: expected a finite number", param_hint="--nan-to")
-    options = ExtractOptions(
-        runtime=console.choice("--runtime", runtime, ("onnxruntime", "openvino")),
-        compute_precision=console.choice("--compute-precision", compute_precision, ("float32", "bfloat16")),
-        device=console.choice("--device", device, ("auto", "cpu", "cuda")),
-        threads=threads,
-        spacing=_spacing(spacing),
-        store_precision=console.choice("--store-precision", store_precision, ("float16", "float32")),
-        nan_to=nan_to,
-        assume_hu=assume_hu,
-        annotated=console.choice("--annotated", annotated, ("all", "present")),
+    options = extract_options(
+        runtime, compute_precision, device, threads, spacing, store_precision, nan_to, assume_hu, annotated
     )
     with console.Steps("extract", "cases") as steps:
         display = console.ExtractDisplay(steps)
         result = run_extract(model, inputs, out, labels=labels, options=options, on_event=display)
     _report(result)
+
+
+app.command()(plan)
 
 
 @app.command()
@@ -166,6 +152,9 @@ def verify(store: Store = None) -> None:
         console.say(f"{path}: {len(report.findings)} findings in {checked}")
         raise typer.Exit(console.EXIT_ERROR)
     console.say(f"{path}: whole ({checked})")
+
+
+app.command()(doctor)
 
 
 @app.command()
@@ -342,20 +331,6 @@ def _store(path: Path | None) -> Path:
     from featcache.store import FeatureStore
 
     return path or FeatureStore.find(Path())
-
-
-def _spacing(text: str | None) -> tuple[float, float, float] | None:
-    if text is None:
-        return None
-    try:
-        x, y, z = (float(part) for part in text.split(","))
-    except ValueError:
-        raise typer.BadParameter(
-            f"{text!r}: expected three numbers such as 1.5,1.5,3", param_hint="--spacing"
-        ) from None
-    if not all(0 < v < math.inf for v in (x, y, z)):
-        raise typer.BadParameter(f"{text!r}: expected positive mm", param_hint="--spacing")
-    return x, y, z
 
 
 def _times(values: Any) -> str:

@@ -2,14 +2,58 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli import console
+
 if TYPE_CHECKING:
+    from featcache.extraction import ExtractOptions
+    from featcache.geometry import FloatTriple
     from featcache.store import FeatureStore
+
+Encoder = Annotated[
+    Path,
+    typer.Option(
+        "--model", help="ONNX file of the encoder, with its card; or builtin (CT), builtin-mr (MR)."
+    ),
+]
+Inputs = Annotated[
+    list[Path],
+    typer.Option("--in", help="Folder of scans, a scan, dataset.json, CSV or DICOM folder; may be repeated."),
+]
+Runtime = Annotated[
+    str,
+    typer.Option(
+        "--runtime", help="What computes the encoder: onnxruntime; or openvino (an extra), faster on CPUs."
+    ),
+]
+ComputePrecision = Annotated[
+    str,
+    typer.Option(
+        "--compute-precision",
+        help="float32; or bfloat16 with openvino, faster still on CPUs that have it. Part of the recipe.",
+    ),
+]
+EncoderDevice = Annotated[
+    str, typer.Option("--device", help="auto, cpu or cuda; cuda fails if it is not really used.")
+]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; all cores by default.")]
+Spacing = Annotated[
+    str | None,
+    typer.Option("--spacing", help="x,y,z in mm in place of the card's; becomes part of the recipe."),
+]
+StorePrecision = Annotated[str, typer.Option("--store-precision", help="float16 or float32.")]
+NanTo = Annotated[
+    float | None, typer.Option("--nan-to", help="Value for NaN voxels, which are refused otherwise.")
+]
+AssumeHu = Annotated[
+    bool, typer.Option("--assume-hu", help="Take CT values as HU even if they do not look so.")
+]
 
 Stores = Annotated[
     list[Path] | None,
@@ -27,9 +71,6 @@ Width = Annotated[int, typer.Option(min=1, help="Channels that pointwise and spa
 Budget = Annotated[
     str | None,
     typer.Option(help="Time for the fit, such as 90s, 5min or 1h: steps that do not fit in are left out."),
-]
-Runtime = Annotated[
-    str, typer.Option(help="What computes the encoder: onnxruntime; or openvino (an extra), faster on CPUs.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
@@ -53,3 +94,46 @@ def open_stores(paths: list[Path] | None, *, other_recipe: bool) -> FeatureStore
     from featcache.store import FeatureStore, StorePool
 
     return StorePool.of(paths or [FeatureStore.find(Path())], other_recipe=other_recipe)
+
+
+def extract_options(
+    runtime: str,
+    compute_precision: str,
+    device: str,
+    threads: int | None,
+    spacing: str | None,
+    store_precision: str,
+    nan_to: float | None,
+    assume_hu: bool,
+    annotated: str = "all",
+) -> ExtractOptions:
+    """Return how scans are read and features are made; what is no such option is wrong usage."""
+    from featcache.extraction import ExtractOptions
+
+    if nan_to is not None and not math.isfinite(nan_to):
+        raise typer.BadParameter(f"{nan_to}: expected a finite number", param_hint="--nan-to")
+    return ExtractOptions(
+        runtime=console.choice("--runtime", runtime, ("onnxruntime", "openvino")),
+        compute_precision=console.choice("--compute-precision", compute_precision, ("float32", "bfloat16")),
+        device=console.choice("--device", device, ("auto", "cpu", "cuda")),
+        threads=threads,
+        spacing=_spacing(spacing),
+        store_precision=console.choice("--store-precision", store_precision, ("float16", "float32")),
+        nan_to=nan_to,
+        assume_hu=assume_hu,
+        annotated=console.choice("--annotated", annotated, ("all", "present")),
+    )
+
+
+def _spacing(text: str | None) -> FloatTriple | None:
+    if text is None:
+        return None
+    try:
+        x, y, z = (float(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r}: expected three numbers such as 1.5,1.5,3", param_hint="--spacing"
+        ) from None
+    if not all(0 < v < math.inf for v in (x, y, z)):
+        raise typer.BadParameter(f"{text!r}: expected positive mm", param_hint="--spacing")
+    return x, y, z

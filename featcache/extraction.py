@@ -8,36 +8,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from featcache import __version__
 from featcache.card import EncoderCard
-from featcache.card_json import canonical_digest
 from featcache.encode import count_windows, encode, level_grid
-from featcache.encoders import model_path
-from featcache.errors import (
-    CorruptStore,
-    EncoderError,
-    FeatcacheError,
-    FeaturesNotFound,
-    GeometryError,
-    ScanReadError,
-)
+from featcache.errors import CorruptStore, EncoderError, FeatcacheError, GeometryError, ScanReadError
 from featcache.events import Event, ExtractResult, OnEvent, Tally
 from featcache.geometry import FloatTriple, Grid
-from featcache.head import HeadSampler, given_head
+from featcache.head import HeadSampler
+from featcache.job import Complete, Job, load, needs_head, source_files
 from featcache.labelling import Labeller, write_labels
-from featcache.onnxfile import encoder_id, read_card
-from featcache.prepare import PreparedVolume, check_hounsfield, prepare
+from featcache.prepare import PreparedVolume
+from featcache.room import check_room
 from featcache.runtime import ComputePrecision, Device, Runtime, WindowEncoder, open_encoder
 from featcache.runtime.difference import Difference
-from featcache.scans import (
-    Annotated,
-    Discovery,
-    ScanSource,
-    discover,
-    read_header,
-    read_scan,
-)
-from featcache.store import CaseInfo, FeatureStore, PrivateRecord, RootDocument, SourceState, StoreWriter
+from featcache.scans import Annotated, ScanSource, read_header
+from featcache.store import CaseInfo, FeatureStore, PrivateRecord, SourceState, StoreWriter
+from featcache.store.create import existing_root
 
 StorePrecision = Literal["float16", "float32"]
 DEFAULT_STORE = "features.zarr"
@@ -91,6 +76,17 @@ class ExtractOptions:
             "nan_to": self.nan_to,
         }
 
+    def encoder(self, model: Path, card: EncoderCard) -> WindowEncoder:
+        """Return the encoder as these options compute it; EncoderError if it cannot be loaded so."""
+        return open_encoder(
+            model,
+            card,
+            runtime=self.runtime,
+            device=self.device,
+            threads=self.threads,
+            precision=self.compute_precision,
+        )
+
     def following(self, recipe: Mapping[str, Any]) -> ExtractOptions:
         """Return the options with all that features of `recipe` were made by; OpenVINO where that takes it."""
         spacing = recipe["spacing"]
@@ -134,52 +130,43 @@ def extract(
     Raises
     ------
     CardError, EncoderError, ScanReadError, StoreError
-        Where nothing can be done at all; errors of single cases are in the result.
+        Where nothing can be done at all, such as on a disk without room (`featcache.room`), or that fills up;
+        errors of single cases are in the result.
     """
     options = options or ExtractOptions()
-    path = model_path(model)
-    card = read_card(path)
-    places = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    found = discover([Path(p) for p in places], None if labels is None else Path(labels))
-    head = given_head(card)
-    recipe = options.recipe(card)
-    root = RootDocument(
-        encoder_id=encoder_id(path, card),
-        recipe_id=canonical_digest(recipe),
-        card=card.to_json(),
-        recipe=recipe,
-        software=f"featcache {__version__}",
-        head=None if head is None else head.to_json(),
-    )
-    with StoreWriter.open(Path(out), root) as writer:
-        job = _Job(path, card, options, writer=writer, found=found, emit=on_event or (lambda event: None))
-        return job.run()
+    job = Job.of(model, inputs, options, labels)
+    fresh = existing_root(Path(out).resolve(), job.root) is None
+    if fresh:
+        check_room(Path(out), job.found.sources, job.card, options)  # before a store is made
+    with StoreWriter.open(Path(out), job.root) as writer:
+        run = _Run(job, options, writer, on_event or (lambda event: None))
+        if not fresh:
+            run.check_room()
+        return run.all()
 
 
-class _Job:
+class _Run:
     """One run of `extract` over a store that is open for writing."""
 
-    def __init__(
-        self,
-        model: Path,
-        card: EncoderCard,
-        options: ExtractOptions,
-        *,
-        writer: StoreWriter,
-        found: Discovery,
-        emit: OnEvent,
-    ) -> None:
-        self._card, self._writer, self._found, self._emit = card, writer, found, emit
-        self._labeller = Labeller(writer, found.labels, options.annotated)
+    def __init__(self, job: Job, options: ExtractOptions, writer: StoreWriter, emit: OnEvent) -> None:
+        self._job, self._options, self._writer, self._emit = job, options, writer, emit
+        self._labeller = Labeller(writer, job.found.labels, options.annotated)
         self._record = PrivateRecord.load(writer.path)
         self._store = FeatureStore.open(writer.path)
+        self._known = Complete(self._store, self._record)
         self._tally = Tally()
-        self._features = ScanEncoder(model, card, options, writer=writer, emit=emit, recover_head=True)
+        self._features = ScanEncoder(
+            job.model, job.card, options, writer=writer, emit=emit, recover_head=True
+        )
 
-    def run(self) -> ExtractResult:
-        for note in self._found.notes:
+    def check_room(self) -> None:
+        left = self._known.left(self._job.found.sources)
+        check_room(self._writer.path, left, self._job.card, self._options, self._store)
+
+    def all(self) -> ExtractResult:
+        for note in self._job.found.notes:
             self._emit(Event("note", text=note))
-        sources = self._found.sources
+        sources = self._job.found.sources
         if not self._record.path.exists() and (known := self._store.cases()):
             self._emit(
                 Event(
@@ -213,7 +200,7 @@ class _Job:
             grid = read_header(source)
         else:
             self._emit(Event("start", source.case, str(source.path), *position))
-            state = SourceState.of(_files(source))
+            state = SourceState.of(source_files(source))
             grid, seal = self._features.write(source, position)
             self._record.add(source.case, state, seal)
             self._tally.done.append(source.case)
@@ -221,12 +208,7 @@ class _Job:
         write_labels(self._labeller, source, grid, self._tally, self._emit, position=position)
 
     def _complete(self, source: ScanSource) -> bool:
-        needs_head = self._card.head is not None and self._writer.root.head is None
-        try:
-            seal = self._store.case(source.case).seal
-        except (FeaturesNotFound, CorruptStore):
-            return False
-        return not needs_head and self._record.unchanged(source.case, _files(source), seal)
+        return not needs_head(self._job.card, self._writer.root) and self._known.has(source)
 
 
 class ScanEncoder:
@@ -262,20 +244,9 @@ class ScanEncoder:
     @cached_property
     def encoder(self) -> WindowEncoder:
         """The encoder; made when it is first asked for, which may take seconds."""
-        encoder = self._open(self._options.compute_precision)
+        encoder = self._options.encoder(self._model, self._card)
         self._emit(Event("note", text=f"encoding on {encoder.device}"))
         return encoder
-
-    def _open(self, precision: ComputePrecision) -> WindowEncoder:
-        options = self._options
-        return open_encoder(
-            self._model,
-            self._card,
-            runtime=options.runtime,
-            device=options.device,
-            threads=options.threads,
-            precision=precision,
-        )
 
     def write(self, source: ScanSource, position: tuple[int, int]) -> tuple[Grid, str]:
         """Read, prepare and encode a scan into the store.
@@ -291,22 +262,17 @@ class ScanEncoder:
         ------
         ScanReadError, GeometryError, EncoderError, StoreError
         """
-        scan = read_scan(source, unit=self._card.unit, nan_to=self._options.nan_to)
-        for note in scan.notes:
-            self._emit(Event("note", source.case, note))
-        if self._card.unit == "HU" and not self._options.assume_hu:
-            check_hounsfield(scan)
-        codes = (scan.sform_code, scan.qform_code)
-        native = scan.grid
-        volume = prepare(scan, self._card.preparation, self._options.spacing)
-        del scan
+        scan = load(
+            source, self._card, self._options, lambda note: self._emit(Event("note", source.case, note))
+        )
+        volume = scan.volume
         encoder = self.encoder
         count = count_windows(volume.grid.shape, self._card)
         self._emit(Event("windows", source.case, "", *position, count))
-        unfitted = self._recover_head and self._writer.root.head is None and self._card.head is not None
+        unfitted = self._recover_head and needs_head(self._card, self._writer.root)
         sampler = HeadSampler(self._card, count) if unfitted else None
         steps = [*volume.steps, *self._what_precision_costs(volume)]
-        info = CaseInfo(native, codes, volume.grid, self._card.unit, volume.foreground, steps)
+        info = CaseInfo(scan.native, scan.codes, volume.grid, self._card.unit, volume.foreground, steps)
         with self._writer.new_case(source.case, info) as case:
             levels = {}
             for output in self._card.outputs:
@@ -322,7 +288,7 @@ class ScanEncoder:
                 head = sampler.fit()
                 self._writer.set_head(head.to_json())
                 self._emit(Event("note", text=f"the encoder's own head was recovered (R² {head.r2:.6f})"))
-            return native, case.commit()
+            return scan.native, case.commit()
 
     def _what_precision_costs(self, volume: PreparedVolume) -> list[str]:
         """Return a sentence for the case's record, with the difference to float32 on the first case of a run."""
@@ -332,11 +298,7 @@ class ScanEncoder:
         text = f"encoded in {precision}"
         if not self._measured:
             self._measured = True
-            found = Difference.of(volume, self.encoder, self._open("float32"))
-            text += f"; against float32 {found}"
+            reference = replace(self._options, compute_precision="float32").encoder(self._model, self._card)
+            text += f"; against float32 {Difference.of(volume, self.encoder, reference)}"
             self._emit(Event("note", text=text))
         return [text]
-
-
-def _files(source: ScanSource) -> Path | tuple[Path, ...]:
-    return source.files[0] if len(source.files) == 1 else source.files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,14 +68,37 @@ def prepare(scan: Scan, preparation: Preparation, spacing: FloatTriple | None = 
         voxels = voxels[tuple(box)]
         grid = geometry.crop(grid, [b.start for b in box], voxels.shape)
         steps.append(f"cropped to {grid.shape} voxels above {preparation.crop.above:g} {scan.unit}")
-    target = spacing or preparation.spacing
-    fine = grid if target is None else geometry.respace(grid, target)
+    fine = _respaced(grid, preparation, spacing)
     output = _resample(voxels, grid, fine)
     if fine.shape != grid.shape:
         steps.append(f"resampled to {_text(geometry.spacing(fine))} mm, {fine.shape} voxels")
     steps.append(source)
     _scale(output, preparation.intensity, low, scale)
     return PreparedVolume(output[None], fine, _on_scan(box, turn, scan.grid), tuple(steps))
+
+
+def uncropped_grid(grid: Grid, preparation: Preparation, spacing: FloatTriple | None = None) -> Grid:
+    """Return the grid that `prepare` makes of a scan on `grid` where nothing is cropped: no voxels needed.
+
+    With a crop, the prepared volume is a part of it.
+    """
+    return _respaced(geometry.reorient(grid, preparation.orientation)[0], preparation, spacing)
+
+
+def foreground_share(scan: Scan, preparation: Preparation) -> float:
+    """Return which part of a scan's voxels `prepare` keeps, 0 to 1.
+
+    Raises
+    ------
+    ScanReadError
+        If there is no foreground.
+    """
+    if preparation.crop is None:
+        return 1.0
+    grid, turn = geometry.reorient(scan.grid, preparation.orientation)
+    box = _foreground(scan, geometry.apply_reorientation(scan.voxels, turn), grid, preparation.crop)
+    kept: float = math.prod(b.stop - b.start for b in box) / math.prod(grid.shape)
+    return kept
 
 
 def check_hounsfield(scan: Scan) -> None:
@@ -96,6 +120,11 @@ def check_hounsfield(scan: Scan) -> None:
         path=scan.path,
         case=scan.case,
     )
+
+
+def _respaced(grid: Grid, preparation: Preparation, spacing: FloatTriple | None) -> Grid:
+    target = spacing or preparation.spacing
+    return grid if target is None else geometry.respace(grid, target)
 
 
 def _intensity(scan: Scan, intensity: Intensity) -> tuple[str, float, float]:

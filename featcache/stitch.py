@@ -12,6 +12,14 @@ from featcache.geometry import Triple
 from featcache.windows import Window, WindowPlan
 
 
+def buffer_shape(
+    plan: WindowPlan, output: Output, shape: Triple, axes: Triple = (0, 1, 2)
+) -> tuple[int, int, int, int]:
+    """Return what a `Stitcher` of these arguments holds: channels x X x Y x the depth of a window."""
+    depth = max(span.stop - span.start for span in plan.spans(output, axes[2]))
+    return output.channels, shape[0], shape[1], depth
+
+
 class Stitcher:
     """Blends the windows of one level, layer by layer along the last axis.
 
@@ -33,8 +41,7 @@ class Stitcher:
     def __init__(self, plan: WindowPlan, output: Output, shape: Triple, axes: Triple = (0, 1, 2)) -> None:
         self._shape, self._axes = shape, axes
         self._spans = tuple(plan.spans(output, axis) for axis in axes)
-        depth = max(span.stop - span.start for span in self._spans[2])
-        self._buffer = np.zeros((output.channels, shape[0], shape[1], depth), np.float32)
+        self._buffer = np.zeros(buffer_shape(plan, output, shape, axes), np.float32)
         self._done = 0  # slices handed out; the buffer's first slice
 
     def add(self, window: Window, features: NDArray[np.float32]) -> None:

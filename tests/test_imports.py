@@ -18,6 +18,8 @@ SLOW = ("torch", "onnxruntime", "onnx", "zarr", "SimpleITK", "sklearn", "matplot
         "featcache, featcache.card, featcache.errors, featcache.geometry",
         "featcache.onnxfile",
         "featcache.extraction",
+        "featcache.planning",
+        "featcache.doctor",
     ],
 )
 def test_importing_loads_nothing_slow(modules):

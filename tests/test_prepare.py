@@ -12,7 +12,7 @@ from featcache import geometry
 from featcache.card import Crop, Intensity, Preparation
 from featcache.errors import ScanReadError
 from featcache.geometry import Grid
-from featcache.prepare import check_hounsfield, prepare
+from featcache.prepare import check_hounsfield, foreground_share, prepare, uncropped_grid
 from featcache.scans import Scan, ScanSource, read_scan
 
 
@@ -169,3 +169,23 @@ def test_a_file_of_foreign_byte_order_is_prepared(tmp_path):
     scan = read_scan(ScanSource("a", (path,)), unit="HU")
     volume = prepare(scan, plain("window", -1000, 1000, spacing=(0.5, 1, 1)))
     np.testing.assert_allclose(volume.voxels[0, ::2], (ct() + 1000.0).clip(0, 2000) / 2000, atol=1e-6)
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "LIA", "PSR"])
+@pytest.mark.parametrize(
+    ("card", "option"), [(None, None), ((2.0, 1.5, 3.0), None), ((2.0, 2.0, 2.0), (1.0, 3.0, 0.7))]
+)
+def test_the_grid_is_known_without_voxels_where_nothing_is_cropped(orientation, card, option):
+    affine = np.array([[0, -1.25, 0, 40.0], [0, 0, -1.0, 10.0], [2.0, 0, 0.1, -300.0], [0, 0, 0, 1]])
+    preparation = plain(orientation=orientation, spacing=card)
+    scan = scan_of(ct(), affine)
+    assert uncropped_grid(scan.grid, preparation, option) == prepare(scan, preparation, option).grid
+
+
+def test_the_share_that_a_crop_keeps_is_that_of_its_box():
+    scan = scan_of(ct(), np.diag([-1.0, 2.0, 1.0, 1.0]))
+    preparation = plain(orientation="LIA", crop=Crop(-500, 2.0))
+    kept = prepare(scan, preparation).grid.shape
+    assert foreground_share(scan, preparation) == pytest.approx(np.prod(kept) / scan.voxels.size)
+    assert foreground_share(scan, preparation) < 0.6
+    assert foreground_share(scan, plain()) == 1

@@ -1,13 +1,9 @@
-"""Which accelerators and how many processor cores are really there."""
+"""Which accelerators are really there."""
 
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
-from pathlib import Path
-
-_CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def cuda_device_count() -> int:
@@ -25,14 +21,3 @@ def cuda_device_count() -> int:
     if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
         return 0
     return count.value
-
-
-def usable_cores() -> int:
-    """Return how many processor cores this process may use: its affinity, and a container's quota, rounded up."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = (os.cpu_count() or 1) if affinity is None else len(affinity(0))
-    try:
-        quota, period = _CGROUP_QUOTA.read_text("utf-8").split()
-        return max(min(cores, -(-int(quota) // int(period))), 1)
-    except (OSError, ValueError):  # no cgroup of version 2, or "max"
-        return cores

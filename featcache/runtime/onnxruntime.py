@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from featcache.card import EncoderCard
 from featcache.errors import EncoderError
-from featcache.runtime.devices import cuda_device_count, usable_cores
+from featcache.machine import usable_cores
+from featcache.runtime.devices import cuda_device_count
 from featcache.runtime.encoder import WindowEncoder
 
 Device = Literal["auto", "cpu", "cuda"]

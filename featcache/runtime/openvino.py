@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from featcache.card import EncoderCard
 from featcache.errors import EncoderError
-from featcache.runtime.devices import usable_cores
+from featcache.machine import usable_cores
 from featcache.runtime.encoder import ComputePrecision, WindowEncoder
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}

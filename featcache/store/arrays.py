@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from numcodecs import Blosc
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ZstdCodec
 
@@ -18,6 +19,7 @@ from featcache.store.manifest import Part, object_problem
 from featcache.store.objects import ManifestStore, RecordingStore
 
 ZarrArray = zarr.Array[Any]
+_BLOSC_LEVEL = 1
 
 
 def create_features(part: Part, channels: int, shape: Triple, dtype: str) -> ZarrArray:
@@ -34,7 +36,7 @@ def create_features(part: Part, channels: int, shape: Triple, dtype: str) -> Zar
         serializer=BytesCodec(endian="little"),
         # The last codec is the outermost: a flipped bit is found before anything is decompressed.
         compressors=(
-            BloscCodec(typesize=itemsize, cname="zstd", clevel=1, shuffle="bitshuffle"),
+            BloscCodec(typesize=itemsize, cname="zstd", clevel=_BLOSC_LEVEL, shuffle="bitshuffle"),
             Crc32cCodec(),
         ),
         fill_value=0,
@@ -58,6 +60,11 @@ def create_labels(part: Part, shape: Triple, dtype: str) -> ZarrArray:
         dimension_names=("x", "y", "z"),
         config={"write_empty_chunks": True},
     )
+
+
+def compressed_bytes(features: NDArray[Any]) -> int:
+    """Return what features take as an inner chunk of their own, without its checksum."""
+    return len(Blosc("zstd", _BLOSC_LEVEL, Blosc.BITSHUFFLE).encode(np.ascontiguousarray(features)))
 
 
 def open_array(part: Part) -> ZarrArray:

@@ -41,7 +41,7 @@ def _case(case: Case) -> dict[str, Any]:
             "channels": level.channels,
             "dtype": level.dtype,
             "stored_error": {"relative_rms": level.relative_rms, "max_abs": level.max_abs},
-            "bytes": _bytes(document.manifest, level_prefix(name)),
+            "bytes": _bytes(document.manifest, f"{level_prefix(name)}/"),
         }
         for name, level in document.levels.items()
     }

@@ -10,7 +10,6 @@ import pytest
 from featcache.card import Golden
 from featcache.encoder_tools import attach
 from featcache.errors import EncoderError
-from featcache.runtime import devices
 from featcache.runtime.devices import cuda_device_count
 from featcache.runtime.encoder import golden_input, golden_values
 from featcache.runtime.onnxruntime import OnnxEncoder, create_session
@@ -153,17 +152,6 @@ def test_the_golden_input_is_what_it_always_was():
     np.testing.assert_allclose([found[0, 0, 0, 0], found[0, 4, 3, 2], found[0, 1, 2, 1]], expected, rtol=1e-6)
     taken = golden_values({"a": np.arange(31, dtype=np.float32).reshape(1, 31, 1, 1)}, ["a"])
     assert taken == {"a": tuple(range(0, 31, 2))}
-
-
-@pytest.mark.parametrize(
-    ("quota", "cores"), [("max 100000", 8), ("250000 100000", 3), ("50000 100000", 1), ("9900000 100000", 8)]
-)
-def test_usable_cores_are_the_affinity_within_the_quota(monkeypatch, tmp_path, quota, cores):
-    (tmp_path / "cpu.max").write_text(quota + "\n")
-    monkeypatch.setattr(devices, "_CGROUP_QUOTA", tmp_path / "cpu.max")
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
-    monkeypatch.setattr("os.cpu_count", lambda: 64)
-    assert devices.usable_cores() == cores
 
 
 def test_a_session_has_no_more_threads_than_usable_cores(model, monkeypatch):

@@ -164,6 +164,19 @@ def test_describe(toy_store: Path) -> None:
     assert case["bytes"] == on_disk - commits
 
 
+def test_a_level_whose_name_begins_like_another_is_counted_alone(tmp_path: Path) -> None:
+    grid = Grid((9, 9, 9), np.eye(4))
+    info = CaseInfo(grid, (1, 0), grid, "HU", whole(grid))
+    with StoreWriter.open(tmp_path / "f", ROOT) as writer, writer.new_case("a", info) as case:
+        for name in ("features", "features_s2"):
+            case.level(name, grid, 2).append(np.ones((2, 9, 9, 9), np.float32))
+        case.commit()
+    levels = FeatureStore.open(tmp_path / "f").describe()["cases"][0]["levels"]
+    for name, level in levels.items():
+        files = (tmp_path / "f" / "cases" / "a" / "features" / name).rglob("*")
+        assert level["bytes"] == sum(path.stat().st_size for path in files if path.is_file())
+
+
 def test_find(toy_store: Path, tmp_path: Path) -> None:
     assert FeatureStore.find(toy_store.parent) == toy_store
     assert FeatureStore.find(toy_store) == toy_store
