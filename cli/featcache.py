@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from cli import console
+from cli.options import StorePrecisionName, exit_code_of, report_cases, stored_error_text
+from cli.requantise import requantise_command
 from featcache.errors import CardError, StoreError
-
-if TYPE_CHECKING:
-    from featcache.events import ExtractResult
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,6 +25,7 @@ encoder = typer.Typer(
     no_args_is_help=True, help="Get from a vendor's ONNX file to an encoder that `extract` can use."
 )
 app.add_typer(encoder, name="encoder")
+app.command("requantise")(requantise_command)
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX file.")]
 Store = Annotated[Path | None, typer.Argument(metavar="STORE", help="The store; the one in this folder.")]
@@ -68,7 +68,7 @@ def extract(
     spacing: Annotated[
         str | None, typer.Option(help="x,y,z in mm in place of the card's; becomes part of the recipe.")
     ] = None,
-    store_precision: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
+    store_precision: StorePrecisionName = "float16",
     nan_to: Annotated[
         float | None, typer.Option(help="Value for NaN voxels, which are refused otherwise.")
     ] = None,
@@ -83,6 +83,7 @@ def extract(
     """
     from featcache.extraction import ExtractOptions
     from featcache.extraction import extract as run_extract
+    from featcache.quantise import PRECISIONS
 
     if nan_to is not None and not math.isfinite(nan_to):
         raise typer.BadParameter(f"{nan_to}: expected a finite number", param_hint="--nan-to")
@@ -90,7 +91,7 @@ def extract(
         device=console.choice("--device", device, ("auto", "cpu", "cuda")),
         threads=threads,
         spacing=_spacing(spacing),
-        store_precision=console.choice("--store-precision", store_precision, ("float16", "float32")),
+        store_precision=console.choice("--store-precision", store_precision, tuple(PRECISIONS)),
         nan_to=nan_to,
         assume_hu=assume_hu,
         annotated=console.choice("--annotated", annotated, ("all", "present")),
@@ -98,7 +99,7 @@ def extract(
     with console.Steps("extract", "cases") as steps:
         display = console.ExtractDisplay(steps)
         result = run_extract(model, inputs, out, labels=labels, options=options, on_event=display)
-    _report(result)
+    report_cases(result, "extracted")
 
 
 @app.command()
@@ -123,7 +124,7 @@ def label(
     console.say(
         f"{result.store}: labels of {written} cases written, {same} unchanged, {len(result.failed)} failed"
     )
-    _exit(result)
+    exit_code_of(result)
 
 
 @app.command()
@@ -282,24 +283,6 @@ def attach(
     console.say(f"{model}: card of {attached.name!r} attached; levels {levels}")
 
 
-def _report(result: ExtractResult) -> None:
-    done, skipped, failed = len(result.done), len(result.skipped), len(result.failed)
-    console.say(f"{result.store}: {done} cases extracted, {skipped} complete before, {failed} failed")
-    if result.labelled:
-        console.say(f"labels of {len(result.labelled)} cases written")
-    _exit(result)
-
-
-def _exit(result: ExtractResult) -> None:
-    """Leave with the code of what failed; every failed case is named once more at the end."""
-    if not result.failed:
-        return
-    for case, message in result.failed.items():
-        console.fail(f"{case}: {message}")
-    some = result.done or result.skipped or result.labelled
-    raise typer.Exit(console.EXIT_SOME_FAILED if some else console.EXIT_ERROR)
-
-
 def _show(described: dict[str, Any]) -> None:
     recipe = described["recipe"]
     console.say(f"store    {described['path']}  ({console.size_text(described['bytes'])})")
@@ -309,6 +292,8 @@ def _show(described: dict[str, Any]) -> None:
         f"recipe   {recipe['id'][:12]}: spacing {spacing}, {recipe['blending']['kind']} windows of "
         f"{_times(recipe['window'])}, {recipe['store_precision']}"
     )
+    if described["calibration"] is not None:
+        console.say(f"integers calibrated on case {described['calibration']}")
     head = described["head"]
     console.say("head     none" if head is None else f"head     {_head(head)}")
     console.say(f"classes  {', '.join(described['classes']) or 'no labels'}")
@@ -320,8 +305,10 @@ def _show(described: dict[str, Any]) -> None:
         size = sum(level["bytes"] for level in case["levels"].values())
         annotated = ", ".join(str(len(s["annotated"])) for s in case["labels"].values()) or "-"
         scan = f"{_times(case['native']['shape'])} {case['native']['orientation']}"
-        rows.append((case["id"], scan, levels, console.size_text(size), annotated))
-    console.table(f"{len(rows)} cases", ("case", "scan", "features", "size", "annotated classes"), rows)
+        lost = stored_error_text([level["stored_error"] for level in case["levels"].values()])
+        rows.append((case["id"], scan, levels, console.size_text(size), lost, annotated))
+    columns = ("case", "scan", "features", "size", "stored error", "annotated classes")
+    console.table(f"{len(rows)} cases", columns, rows)
 
 
 def _head(head: dict[str, Any]) -> str:

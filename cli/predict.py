@@ -214,10 +214,14 @@ def _options(fitted: FittedSegmenter, card: EncoderCard, device: Device) -> Extr
     """Return how features are made: as the adapter's were, as far as its recipe's digest tells, else as usual."""
     from featcache.card_json import canonical_digest
     from featcache.extraction import ExtractOptions
+    from featcache.quantise import PRECISIONS
 
-    usual = ExtractOptions(device=device)
-    wide = ExtractOptions(device=device, store_precision="float32")
-    return wide if canonical_digest(wide.recipe(card)) == fitted.info.recipe_id else usual
+    # Integers mean something in their own store only: for an adapter of such features, floats come nearest.
+    floats = [p.name for p in PRECISIONS.values() if not p.calibrated]
+    for options in (ExtractOptions(device=device, store_precision=name) for name in floats):
+        if canonical_digest(options.recipe(card)) == fitted.info.recipe_id:
+            return options
+    return ExtractOptions(device=device)
 
 
 def _root(
@@ -230,10 +234,7 @@ def _root(
     AdapterMismatchError
         If the adapter was trained on another encoder.
     """
-    from featcache import __version__
-    from featcache.card_json import canonical_digest
     from featcache.onnxfile import encoder_id
-    from featcache.store import RootDocument
 
     info, identity = fitted.info, encoder_id(path, card)
     if identity != info.encoder_id:
@@ -243,15 +244,14 @@ def _root(
             "features of this one",
             path=path,
         )
-    recipe = options.recipe(card)
-    recipe_id = canonical_digest(recipe)
-    if recipe_id != info.recipe_id:
+    root = options.root(identity, card)
+    if root.recipe_id != info.recipe_id:
         console.warn(
             f"--model {model} makes features by another recipe (windows, spacing or precision) than the features that "
             "the adapter was trained on; masks may be worse. Run `featcache extract` with the options of the "
             "training's store (`featcache info` shows its recipe), then predict with --store"
         )
-    return RootDocument(identity, recipe_id, card.to_json(), recipe, f"featcache {__version__}")
+    return root
 
 
 @contextmanager

@@ -18,6 +18,7 @@ SLOW = ("torch", "onnxruntime", "onnx", "zarr", "SimpleITK", "sklearn", "matplot
         "featcache, featcache.card, featcache.errors, featcache.geometry",
         "featcache.onnxfile",
         "featcache.extraction",
+        "featcache.requantising",
     ],
 )
 def test_importing_loads_nothing_slow(modules):
