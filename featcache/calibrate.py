@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from featcache.quantise import Calibration, Features
 
-_HEADROOM = 0.125
+_HEADROOM = 0.375
 """Room beyond the calibration case's minimum and maximum, each in widths of its range: other scans reach farther."""
 
 _BINS = 4096
