@@ -290,10 +290,8 @@ def _show(described: dict[str, Any]) -> None:
     spacing = "own" if recipe.get("spacing") is None else f"{_times(recipe['spacing'])} mm"
     console.say(
         f"recipe   {recipe['id'][:12]}: spacing {spacing}, {recipe['blending']['kind']} windows of "
-        f"{_times(recipe['window'])}, {recipe['store_precision']}"
+        f"{_times(recipe['window'])}, {recipe['store_precision']}{_precision_of(described)}"
     )
-    if described["calibration"] is not None:
-        console.say(f"integers calibrated on case {described['calibration']}")
     head = described["head"]
     console.say("head     none" if head is None else f"head     {_head(head)}")
     console.say(f"classes  {', '.join(described['classes']) or 'no labels'}")
@@ -309,6 +307,15 @@ def _show(described: dict[str, Any]) -> None:
         rows.append((case["id"], scan, levels, console.size_text(size), lost, annotated))
     columns = ("case", "scan", "features", "size", "stored error", "annotated classes")
     console.table(f"{len(rows)} cases", columns, rows)
+
+
+def _precision_of(described: dict[str, Any]) -> str:
+    """Return what calibrated the integers, and which store they were made of."""
+    case, source = described["calibration"], described["recipe"].get("requantised_from")
+    calibrated = "" if case is None else f" calibrated on case {case}"
+    return calibrated + (
+        "" if source is None else f", from {source['store_precision']} ({source['recipe_id'][:12]})"
+    )
 
 
 def _head(head: dict[str, Any]) -> str:

@@ -58,6 +58,8 @@ def test_requantise_and_go_on(extracted: FeatureStore, run: Any) -> None:
     again = run("featcache requantise features.zarr --store-precision int5 --out smaller.zarr")
     assert "0 cases requantised, 3 complete before, 0 failed" in again.text
     assert "whole" in run("featcache verify smaller.zarr").text
+    shown = run("featcache info smaller.zarr").text
+    assert f"int5 calibrated on case a, from float16 ({extracted.root.recipe_id[:12]})" in shown
     other = run("featcache requantise features.zarr --store-precision int4 -o smaller.zarr")
     assert (other.code, "another recipe" in other.text) == (1, True)
 

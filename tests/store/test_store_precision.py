@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from featcache.head import LinearHead
 from featcache.quantise import PRECISIONS, dequantise, get_precision, quantise, round_mantissa
 from featcache.store import CaseInfo, FeatureStore, StoreWriter, documents, layout, verify
 
+PAGE = Path(__file__).parents[2] / "docs" / "store-format.md"
 COARSE = [name for name, precision in PRECISIONS.items() if not precision.plain]
 INTEGERS = [name for name, precision in PRECISIONS.items() if precision.calibrated]
 GRID = Grid((19, 10, 21), np.diag([2.0, 3, 4, 1]))
@@ -97,10 +99,13 @@ def test_plain_zarr_and_the_documented_formula_read_the_same(tmp_path: Path, toy
     assert (stored.dtype, scale.dtype, offset.dtype) == ("uint8", "float32", "float32")
     assert scale.shape == offset.shape == (3,)
     assert np.asarray(stored[...]).max() < 2 ** get_precision(name).bits
-    columns = (slice(None), None, None, None)
-    value = stored[...] * scale[...][columns] + offset[...][columns]
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    assert "features.zarr/cases/case_1/features/l1" in code
+    names: dict[str, Any] = {"zarr": zarr}
+    exec(code.replace("features.zarr/cases/case_1/features/l1", str(folder)), names)
+    assert names["value"].dtype == np.float32
     read = store.case("a").level("l1").read((0, 0, 0), GRID.shape)
-    np.testing.assert_array_equal(value, read)
+    np.testing.assert_array_equal(names["value"], read)
 
 
 @pytest.mark.parametrize("name", ["float16-m3", "int5"])
