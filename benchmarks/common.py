@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.metadata
 import json
 import os
@@ -11,6 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from adapters.comparison import Fold
 from featcache.card_json import parse_card
 from featcache.encoder_tools import attach
 from featcache.encoders import model_path
@@ -19,12 +23,27 @@ HERE = Path(__file__).resolve().parent
 SHARED = HERE.parents[1] / "shared" / "data"
 RESULTS = HERE / "results"
 
+OPENKBP_CLASSES = ("Brainstem", "SpinalCord", "RightParotid", "LeftParotid", "Mandible")
+"""The structures that all of its cases have."""
+
 
 def shared_data() -> Path:
     """Return the folder of real scans and encoders; leave with a sentence where it is absent."""
     if not SHARED.is_dir():
         sys.exit(f"{SHARED} is absent: this benchmark needs its real scans and encoders")
     return SHARED
+
+
+def openkbp_folds(count: int) -> tuple[Fold, ...]:
+    """Return folds of the shared head-and-neck CTs: support drawn by the fold's number, the same 12 test cases."""
+    with (shared_data() / "openkbp" / "cases.csv").open() as file:
+        split = {row["case"]: row["split"] for row in csv.DictReader(file)}
+    pool = [case for case, where in split.items() if where == "support"]
+    test = tuple(case for case, where in split.items() if where == "test")
+    return tuple(
+        Fold(tuple(pool[i] for i in np.random.default_rng(fold).permutation(len(pool))), test)
+        for fold in range(count)
+    )
 
 
 def encoder(name: str, work: Path) -> Path:

@@ -11,20 +11,16 @@ training) take the place of that encoder: 3 mm, about 1 GB.
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from pathlib import Path
 
-import numpy as np
-from common import encoder, shared_data, write_result
+from common import OPENKBP_CLASSES, encoder, openkbp_folds, shared_data, write_result
 
-from adapters.comparison import Fold
 from adapters.protocol import Protocol, compare
 from adapters.report import markdown
 from featcache import FeatureStore, extract
 
 DEFAULT = "ct_i3resnet152_l1l2"
-CORE = ("Brainstem", "SpinalCord", "RightParotid", "LeftParotid", "Mandible")
 
 
 def main() -> None:
@@ -47,19 +43,11 @@ def main() -> None:
     extract(model, data / "cases.csv", arguments.work / f"{name}.zarr")
     print(f"features ready, {time.perf_counter() - begun:.0f} s")
     store = FeatureStore.open(arguments.work / f"{name}.zarr")
-    with (data / "cases.csv").open() as file:
-        split = {row["case"]: row["split"] for row in csv.DictReader(file)}
-    pool = [case for case, where in split.items() if where == "support"]
-    test = tuple(case for case, where in split.items() if where == "test")
-    folds = tuple(
-        Fold(tuple(pool[i] for i in np.random.default_rng(fold).permutation(len(pool))), test)
-        for fold in range(arguments.folds)
-    )
     protocol = Protocol(
         methods=tuple(arguments.methods.split(",")),
         shots=tuple(map(int, arguments.shots.split(","))),
-        folds=folds,
-        classes=",".join(CORE),
+        folds=openkbp_folds(arguments.folds),
+        classes=",".join(OPENKBP_CLASSES),
         recipe="paper" if arguments.recipe == "paper" else "fast",
         baseline="linear" if "linear" in arguments.methods.split(",") else None,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -21,13 +21,14 @@ from cli.options import (
     Spacing,
     StorePrecision,
     Threads,
+    exit_code_of,
     extract_options,
+    report_cases,
+    stored_error_text,
 )
 from cli.plan import plan
+from cli.requantise import requantise_command
 from featcache.errors import CardError, StoreError
-
-if TYPE_CHECKING:
-    from featcache.events import ExtractResult
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,6 +41,7 @@ encoder = typer.Typer(
     no_args_is_help=True, help="Get from a vendor's ONNX file to an encoder that `extract` can use."
 )
 app.add_typer(encoder, name="encoder")
+app.command("requantise")(requantise_command)
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX file.")]
 Store = Annotated[Path | None, typer.Argument(metavar="STORE", help="The store; the one in this folder.")]
@@ -91,7 +93,7 @@ def extract(
     with console.Steps("extract", "cases") as steps:
         display = console.ExtractDisplay(steps)
         result = run_extract(model, inputs, out, labels=labels, options=options, on_event=display)
-    _report(result)
+    report_cases(result, "extracted")
 
 
 app.command()(plan)
@@ -119,7 +121,7 @@ def label(
     console.say(
         f"{result.store}: labels of {written} cases written, {same} unchanged, {len(result.failed)} failed"
     )
-    _exit(result)
+    exit_code_of(result)
 
 
 @app.command()
@@ -281,24 +283,6 @@ def attach(
     console.say(f"{model}: card of {attached.name!r} attached; levels {levels}")
 
 
-def _report(result: ExtractResult) -> None:
-    done, skipped, failed = len(result.done), len(result.skipped), len(result.failed)
-    console.say(f"{result.store}: {done} cases extracted, {skipped} complete before, {failed} failed")
-    if result.labelled:
-        console.say(f"labels of {len(result.labelled)} cases written")
-    _exit(result)
-
-
-def _exit(result: ExtractResult) -> None:
-    """Leave with the code of what failed; every failed case is named once more at the end."""
-    if not result.failed:
-        return
-    for case, message in result.failed.items():
-        console.fail(f"{case}: {message}")
-    some = result.done or result.skipped or result.labelled
-    raise typer.Exit(console.EXIT_SOME_FAILED if some else console.EXIT_ERROR)
-
-
 def _show(described: dict[str, Any]) -> None:
     recipe = described["recipe"]
     console.say(f"store    {described['path']}  ({console.size_text(described['bytes'])})")
@@ -306,7 +290,7 @@ def _show(described: dict[str, Any]) -> None:
     spacing = "own" if recipe.get("spacing") is None else f"{_times(recipe['spacing'])} mm"
     console.say(
         f"recipe   {recipe['id'][:12]}: spacing {spacing}, {recipe['blending']['kind']} windows of "
-        f"{_times(recipe['window'])}, {recipe['store_precision']}"
+        f"{_times(recipe['window'])}, {recipe['store_precision']}{_precision_of(described)}"
     )
     head = described["head"]
     console.say("head     none" if head is None else f"head     {_head(head)}")
@@ -319,8 +303,19 @@ def _show(described: dict[str, Any]) -> None:
         size = sum(level["bytes"] for level in case["levels"].values())
         annotated = ", ".join(str(len(s["annotated"])) for s in case["labels"].values()) or "-"
         scan = f"{_times(case['native']['shape'])} {case['native']['orientation']}"
-        rows.append((case["id"], scan, levels, console.size_text(size), annotated))
-    console.table(f"{len(rows)} cases", ("case", "scan", "features", "size", "annotated classes"), rows)
+        lost = stored_error_text([level["stored_error"] for level in case["levels"].values()])
+        rows.append((case["id"], scan, levels, console.size_text(size), lost, annotated))
+    columns = ("case", "scan", "features", "size", "stored error", "annotated classes")
+    console.table(f"{len(rows)} cases", columns, rows)
+
+
+def _precision_of(described: dict[str, Any]) -> str:
+    """Return what calibrated the integers, and which store they were made of."""
+    case, source = described["calibration"], described["recipe"].get("requantised_from")
+    calibrated = "" if case is None else f" calibrated on case {case}"
+    return calibrated + (
+        "" if source is None else f", from {source['store_precision']} ({source['recipe_id'][:12]})"
+    )
 
 
 def _head(head: dict[str, Any]) -> str:

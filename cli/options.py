@@ -1,17 +1,18 @@
-"""Options that several commands share."""
+"""Options and reports that several commands share."""
 
 from __future__ import annotations
 
 import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli import console
 
 if TYPE_CHECKING:
+    from featcache.events import ExtractResult
     from featcache.extraction import ExtractOptions
     from featcache.geometry import FloatTriple
     from featcache.store import FeatureStore
@@ -47,7 +48,13 @@ Spacing = Annotated[
     str | None,
     typer.Option("--spacing", help="x,y,z in mm in place of the card's; becomes part of the recipe."),
 ]
-StorePrecision = Annotated[str, typer.Option("--store-precision", help="float16 or float32.")]
+StorePrecision = Annotated[
+    str,
+    typer.Option(
+        "--store-precision",
+        help="float32, float16; float16-m7, -m5, -m4, -m3 with fewer mantissa bits; int8, int6, int5, int4 a channel.",
+    ),
+]
 NanTo = Annotated[
     float | None, typer.Option("--nan-to", help="Value for NaN voxels, which are refused otherwise.")
 ]
@@ -89,6 +96,38 @@ def parse_budget(text: str | None) -> float | None:
     return float(found[1]) * _UNITS[found[2]]
 
 
+def report_cases(result: ExtractResult, done: str) -> None:
+    """Say how many cases are `done`, and leave with the exit code of those that failed."""
+    console.say(
+        f"{result.store}: {len(result.done)} cases {done}, {len(result.skipped)} complete before, "
+        f"{len(result.failed)} failed"
+    )
+    if result.labelled:
+        console.say(f"labels of {len(result.labelled)} cases written")
+    exit_code_of(result)
+
+
+def exit_code_of(result: ExtractResult) -> None:
+    """Leave with the code of what failed; every failed case is named once more at the end."""
+    if not result.failed:
+        return
+    for case, message in result.failed.items():
+        console.fail(f"{case}: {message}")
+    some = result.done or result.skipped or result.labelled
+    raise typer.Exit(console.EXIT_SOME_FAILED if some else console.EXIT_ERROR)
+
+
+def stored_error_text(levels: list[dict[str, Any]]) -> str:
+    """Return what storing did to a case's levels: the largest error, all that was clipped, how the head agrees."""
+    if all("relative_sigma" not in level for level in levels):
+        return f"{max(level['relative_rms'] for level in levels):.2g} rms"
+    parts = [f"{max(level['relative_sigma'] for level in levels):.2g} σ"]
+    if clipped := sum(level["clipped"] for level in levels):
+        parts.append(f"{clipped} clipped")
+    parts += [f"head {level['head_agreement']:.2%} alike" for level in levels if "head_agreement" in level]
+    return ", ".join(parts)
+
+
 def open_stores(paths: list[Path] | None, *, other_recipe: bool) -> FeatureStore:
     """Return the store named, the one in this folder, or several as one."""
     from featcache.store import FeatureStore, StorePool
@@ -109,6 +148,7 @@ def extract_options(
 ) -> ExtractOptions:
     """Return how scans are read and features are made; what is no such option is wrong usage."""
     from featcache.extraction import ExtractOptions
+    from featcache.quantise import PRECISIONS
 
     if nan_to is not None and not math.isfinite(nan_to):
         raise typer.BadParameter(f"{nan_to}: expected a finite number", param_hint="--nan-to")
@@ -118,7 +158,7 @@ def extract_options(
         device=console.choice("--device", device, ("auto", "cpu", "cuda")),
         threads=threads,
         spacing=_spacing(spacing),
-        store_precision=console.choice("--store-precision", store_precision, ("float16", "float32")),
+        store_precision=console.choice("--store-precision", store_precision, tuple(PRECISIONS)),
         nan_to=nan_to,
         assume_hu=assume_hu,
         annotated=console.choice("--annotated", annotated, ("all", "present")),

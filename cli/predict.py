@@ -241,10 +241,7 @@ def _root(
     AdapterMismatchError
         If the adapter was trained on another encoder.
     """
-    from featcache import __version__
-    from featcache.card_json import canonical_digest
     from featcache.onnxfile import encoder_id
-    from featcache.store import RootDocument
 
     info, identity = fitted.info, encoder_id(path, card)
     if identity != info.encoder_id:
@@ -254,15 +251,14 @@ def _root(
             "features of this one",
             path=path,
         )
-    recipe = options.recipe(card)
-    recipe_id = canonical_digest(recipe)
-    if recipe_id != info.recipe_id:
+    root = options.root(identity, card)
+    if root.recipe_id != info.recipe_id:
         console.warn(
             f"--model {model} makes features by another recipe (windows, spacing or precision) than the features that "
             "the adapter was trained on; masks may be worse. Run `featcache extract` with the options of the "
             "training's store (`featcache info` shows its recipe), then predict with --store"
         )
-    return RootDocument(identity, recipe_id, card.to_json(), recipe, f"featcache {__version__}")
+    return root
 
 
 @contextmanager

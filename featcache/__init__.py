@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from featcache.events import ExtractResult
     from featcache.extraction import ExtractOptions, extract
     from featcache.labelling import add_labels
+    from featcache.requantising import requantise
     from featcache.store import FeatureStore, verify
 
 __version__ = "0.1.0"
@@ -18,6 +19,7 @@ _HOMES = {
     "FeatureStore": "featcache.store",
     "add_labels": "featcache.labelling",
     "extract": "featcache.extraction",
+    "requantise": "featcache.requantising",
     "verify": "featcache.store",
 }
 
@@ -28,6 +30,7 @@ __all__ = [
     "__version__",
     "add_labels",
     "extract",
+    "requantise",
     "verify",
 ]
 

@@ -32,7 +32,7 @@ class Cost:
     Parameters
     ----------
     card : EncoderCard
-    dtype : {"float16", "float32"}
+    dtype : {"float16", "float32", "uint8"}
         What is stored.
     trial : Trial
         What a window of one of them took.

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from featcache import __version__
+from featcache.calibrate import RECIPE, calibrate
 from featcache.card import EncoderCard
+from featcache.card_json import canonical_digest
 from featcache.encode import count_windows, encode, level_grid
 from featcache.errors import CorruptStore, EncoderError, FeatcacheError, GeometryError, ScanReadError
 from featcache.events import Event, ExtractResult, OnEvent, Tally
 from featcache.geometry import FloatTriple, Grid
-from featcache.head import HeadSampler
+from featcache.head import HeadSampler, LinearHead
 from featcache.job import Complete, Job, load, needs_head, source_files
 from featcache.labelling import Labeller, write_labels
 from featcache.prepare import PreparedVolume
+from featcache.quantise import Features, Precision, StorePrecision, get_precision
 from featcache.room import check_room
 from featcache.runtime import ComputePrecision, Device, Runtime, WindowEncoder, open_encoder
 from featcache.runtime.difference import Difference
 from featcache.scans import Annotated, ScanSource, read_header
-from featcache.store import CaseInfo, FeatureStore, PrivateRecord, SourceState, StoreWriter
+from featcache.spool import Spool
+from featcache.storable import storable
+from featcache.store import CaseInfo, FeatureStore, PrivateRecord, RootDocument, SourceState, StoreWriter
 from featcache.store.create import existing_root
 
-StorePrecision = Literal["float16", "float32"]
 DEFAULT_STORE = "features.zarr"
 
 
@@ -44,8 +50,8 @@ class ExtractOptions:
         CPU threads of the encoder.
     spacing : tuple of 3 float, optional
         Takes the place of the card's spacing, mm; part of the recipe.
-    store_precision : {"float16", "float32"}
-        What features are rounded to; part of the recipe.
+    store_precision : str
+        How features are stored, one of `featcache.quantise.PRECISIONS`; part of the recipe.
     nan_to : float, optional
         Value for NaN voxels, an error without; part of the recipe.
     assume_hu : bool
@@ -64,9 +70,15 @@ class ExtractOptions:
     assume_hu: bool = False
     annotated: Annotated = "all"
 
+    @property
+    def precision(self) -> Precision:
+        """How features are stored; StoreError if there is no such way."""
+        return get_precision(self.store_precision)
+
     def recipe(self, card: EncoderCard) -> dict[str, Any]:
         """Return what makes features of one scan and encoder differ, as JSON."""
         document = card.to_json()
+        calibration = {"calibration": RECIPE} if self.precision.calibrated else {}
         return {
             "window": document["input"]["window"],
             "blending": document["blending"],
@@ -74,6 +86,7 @@ class ExtractOptions:
             "compute_precision": self.compute_precision,
             "store_precision": self.store_precision,
             "nan_to": self.nan_to,
+            **calibration,
         }
 
     def encoder(self, model: Path, card: EncoderCard) -> WindowEncoder:
@@ -88,15 +101,31 @@ class ExtractOptions:
         )
 
     def following(self, recipe: Mapping[str, Any]) -> ExtractOptions:
-        """Return the options with all that features of `recipe` were made by; OpenVINO where that takes it."""
-        spacing = recipe["spacing"]
+        """Return the options with all that features of `recipe` were made by; OpenVINO where that takes it.
+
+        Integers mean something in their own store only: float16 comes nearest.
+        """
+        spacing, store_precision = recipe["spacing"], recipe["store_precision"]
         return replace(
             self,
             runtime=self.runtime if recipe["compute_precision"] == "float32" else "openvino",
             compute_precision=recipe["compute_precision"],
             spacing=None if spacing is None else (spacing[0], spacing[1], spacing[2]),
-            store_precision=recipe["store_precision"],
+            store_precision="float16" if get_precision(store_precision).calibrated else store_precision,
             nan_to=recipe["nan_to"],
+        )
+
+    def root(self, identity: str, card: EncoderCard, head: LinearHead | None = None) -> RootDocument:
+        """Return what a store of such features begins with; `identity` is the encoder's fingerprint."""
+        recipe = self.recipe(card)
+        return RootDocument(
+            encoder_id=identity,
+            recipe_id=canonical_digest(recipe),
+            card=card.to_json(),
+            recipe=recipe,
+            software=f"featcache {__version__}",
+            head=None if head is None else head.to_json(),
+            format_version=self.precision.format_version,
         )
 
 
@@ -166,7 +195,7 @@ class _Run:
     def all(self) -> ExtractResult:
         for note in self._job.found.notes:
             self._emit(Event("note", text=note))
-        sources = self._job.found.sources
+        sources = self._sources()
         if not self._record.path.exists() and (known := self._store.cases()):
             self._emit(
                 Event(
@@ -188,6 +217,12 @@ class _Run:
                     raise
                 self._fail(source, error, position)
         return self._tally.freeze(self._writer.path)
+
+    def _sources(self) -> Sequence[ScanSource]:
+        """Return the scans in the order of the input; by id where the first one will calibrate the store."""
+        sources = self._job.found.sources
+        uncalibrated = self._features.precision.calibrated and self._writer.root.calibration is None
+        return sorted(sources, key=lambda source: source.case) if uncalibrated else sources
 
     def _fail(self, source: ScanSource, error: FeatcacheError, position: tuple[int, int]) -> None:
         self._tally.failed[source.case] = str(error)
@@ -240,6 +275,7 @@ class ScanEncoder:
         self._model, self._card, self._options = model, card, options
         self._writer, self._emit, self._recover_head = writer, emit, recover_head
         self._measured = False
+        self.precision = options.precision
 
     @cached_property
     def encoder(self) -> WindowEncoder:
@@ -273,22 +309,49 @@ class ScanEncoder:
         sampler = HeadSampler(self._card, count) if unfitted else None
         steps = [*volume.steps, *self._what_precision_costs(volume)]
         info = CaseInfo(scan.native, scan.codes, volume.grid, self._card.unit, volume.foreground, steps)
-        with self._writer.new_case(source.case, info) as case:
-            levels = {}
-            for output in self._card.outputs:
-                grid = level_grid(volume.grid, self._card, output.name)
-                levels[output.name] = case.level(
-                    output.name, grid, output.channels, self._options.store_precision
-                )
-            done = Event("window", source.case, "", *position, count)
-            slabs = encode(volume, encoder, sampler=sampler, on_window=lambda: self._emit(done))
-            for name, slab in slabs:
-                levels[name].append(slab)
+        done = Event("window", source.case, "", *position, count)
+        slabs = encode(volume, encoder, sampler=sampler, on_window=lambda: self._emit(done))
+        levels = {
+            o.name: (level_grid(volume.grid, self._card, o.name), o.channels) for o in self._card.outputs
+        }
+        with (
+            self._writer.new_case(source.case, info) as case,
+            self._studied(source.case, slabs, sampler) as ready,
+        ):
+            case.write(levels, ready, self.precision, self._writer.root)
             if sampler is not None:
-                head = sampler.fit()
-                self._writer.set_head(head.to_json())
-                self._emit(Event("note", text=f"the encoder's own head was recovered (R² {head.r2:.6f})"))
+                self._keep_head(sampler)
             return scan.native, case.commit()
+
+    @contextmanager
+    def _studied(
+        self, case: str, slabs: Iterator[tuple[str, Features]], sampler: HeadSampler | None
+    ) -> Iterator[Iterable[tuple[str, Features]]]:
+        """Yield the slabs once all is known that storing them needs.
+
+        Integers need a calibration, and comparing decisions needs the encoder's head. Both come from the
+        whole of the first scan, whose features wait in files meanwhile.
+        """
+        calibrates = self.precision.calibrated and self._writer.root.calibration is None
+        if not calibrates and (sampler is None or self.precision.plain):
+            yield slabs
+            return
+        with self._writer.scratch() as folder:
+            spool = Spool(folder, storable(case, slabs, self.precision))
+            if sampler is not None:
+                self._keep_head(sampler)
+            if calibrates:
+                found = calibrate(case, spool, self.precision.bits)
+                self._writer.set_calibration(found.to_json())
+                self._emit(Event("note", text=f"stored integers were calibrated on case {case}"))
+            yield spool
+
+    def _keep_head(self, sampler: HeadSampler) -> None:
+        """Put the encoder's head into the store, once."""
+        if self._writer.root.head is None:
+            head = sampler.fit()
+            self._writer.set_head(head.to_json())
+            self._emit(Event("note", text=f"the encoder's own head was recovered (R² {head.r2:.6f})"))
 
     def _what_precision_costs(self, volume: PreparedVolume) -> list[str]:
         """Return a sentence for the case's record, with the difference to float32 on the first case of a run."""

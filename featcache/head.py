@@ -48,6 +48,18 @@ class LinearHead:
     multilabel: bool
     r2: float
 
+    def decide(self, features: NDArray[np.float32]) -> NDArray[Any]:
+        """Return what the head makes of features (C, n).
+
+        Returns
+        -------
+        ndarray
+            The class with the largest logit, (n,) integers; with `multilabel` whether each class' logit is
+            above 0, (K, n) bool.
+        """
+        logits = self.weights @ features + self.bias[:, None]
+        return logits > 0 if self.multilabel else logits.argmax(axis=0)
+
     def to_json(self) -> dict[str, Any]:
         """Return the head as JSON values."""
         return {

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from featcache import __version__
 from featcache.card import EncoderCard
-from featcache.card_json import canonical_digest
 from featcache.encoders import model_path
 from featcache.errors import CorruptStore, FeaturesNotFound, ScanReadError
 from featcache.geometry import Grid
@@ -53,16 +51,7 @@ class Job:
         card = read_card(path)
         places = [inputs] if isinstance(inputs, str | Path) else list(inputs)
         found = discover([Path(p) for p in places], None if labels is None else Path(labels))
-        head = given_head(card)
-        recipe = options.recipe(card)
-        root = RootDocument(
-            encoder_id=encoder_id(path, card),
-            recipe_id=canonical_digest(recipe),
-            card=card.to_json(),
-            recipe=recipe,
-            software=f"featcache {__version__}",
-            head=None if head is None else head.to_json(),
-        )
+        root = options.root(encoder_id(path, card), card, given_head(card))
         return cls(path, card, found, root)
 
     def left(self, out: Path) -> list[ScanSource]:

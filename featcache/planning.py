@@ -188,8 +188,8 @@ def _with_trial(
     scout = Scout(job.card, options, voxels=True)
     read = [s for s in seen if s.contents is not None] or scout.a_few(seen)
     sample = scout.sample(read)
-    trial = run_trial(sample, job.card, options.store_precision, encoder)
-    cost = Cost(job.card, options.store_precision, trial, read)
+    trial = run_trial(sample, job.card, options.precision, encoder)
+    cost = Cost(job.card, options.precision.dtype, trial, read)
     known = {} if upper else {s.source.case: s for s in read}
     costs = {s.source.case: cost.of(known.get(s.source.case, s)) for s in seen}
     planned = {case: CasePlan(case, "todo", *costs[case]) for case in costs}

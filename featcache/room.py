@@ -94,7 +94,7 @@ def _grid(source: ScanSource) -> Grid | None:
 
 def _uncropped(native: Grid, card: EncoderCard, options: ExtractOptions) -> int:
     prepared = uncropped_grid(native, card.preparation, options.spacing)
-    return raw_bytes(prepared, card, options.store_precision)
+    return raw_bytes(prepared, card, options.precision.dtype)
 
 
 def _stored_share(store: FeatureStore, card: EncoderCard, options: ExtractOptions) -> float | None:

@@ -82,7 +82,7 @@ def raw_bytes(prepared: Grid, card: EncoderCard, dtype: str) -> int:
     prepared : Grid
         What the encoder sees.
     card : EncoderCard
-    dtype : {"float16", "float32"}
+    dtype : {"float16", "float32", "uint8"}
         What is stored.
     """
     return sum(

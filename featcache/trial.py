@@ -15,9 +15,10 @@ from featcache.encode import Encoder, cut, encode, level_grid, storage_axes
 from featcache.geometry import Grid, Triple
 from featcache.machine import peak_bytes, reset_peak, resident_bytes
 from featcache.prepare import PreparedVolume
+from featcache.quantise import Precision
 from featcache.sizes import Rate, busy_features, fit_rate, not_constant, raw_bytes
 from featcache.store.layout import chunk_edge
-from featcache.store.measure import block_bytes, measure
+from featcache.store.measure import Measured, block_bytes, measure
 from featcache.windows import plan_windows
 
 _FEW_CHUNKS, _BLOCKS = 8, 3  # along each axis, in place of fewer chunks
@@ -99,7 +100,7 @@ def _middle(shape: Triple, size: Triple, step: Triple) -> Triple:
     return x, y, z
 
 
-def run_trial(sample: Sample, card: EncoderCard, dtype: str, load: Callable[[], Encoder]) -> Trial:
+def run_trial(sample: Sample, card: EncoderCard, precision: Precision, load: Callable[[], Encoder]) -> Trial:
     """Load the encoder and encode one window twice: to warm up, and to measure.
 
     Raises
@@ -114,7 +115,7 @@ def run_trial(sample: Sample, card: EncoderCard, dtype: str, load: Callable[[], 
     held = values
     values, seconds, later = _encoded(encoder, sample)
     del held
-    rates, keep_seconds = _keep(sample, values, card, dtype)
+    rates, keep_seconds = _keep(sample, values, card, precision)
     return Trial(
         sample.grid.shape,
         loaded + max(warm_up - seconds, 0.0),
@@ -145,15 +146,15 @@ class _Replay:
         return self._values
 
 
-def _keep(sample: Sample, values: _Values, card: EncoderCard, dtype: str) -> tuple[dict[str, Rate], float]:
+def _keep(
+    sample: Sample, values: _Values, card: EncoderCard, precision: Precision
+) -> tuple[dict[str, Rate], float]:
     """Return the bytes a feature vector takes, by level, and the seconds to keep a byte before compression."""
     volume = PreparedVolume(sample.voxels, sample.grid, geometry.whole(sample.grid), ())
     levels = {o.name: (level_grid(sample.grid, card, o.name), o.channels) for o in card.outputs}
-    found = measure(sample.case, levels, dtype, lambda: encode(volume, _Replay(card, values)))
-    rates = {
-        o.name: _rate(sample, values[o.name], o, card, (found.chunks[o.name], dtype)) for o in card.outputs
-    }
-    return rates, found.seconds / raw_bytes(sample.grid, card, dtype)
+    found = measure(sample.case, levels, precision, lambda: encode(volume, _Replay(card, values)))
+    rates = {o.name: _rate(sample, values[o.name], o, card, (found, precision)) for o in card.outputs}
+    return rates, found.seconds / raw_bytes(sample.grid, card, precision.dtype)
 
 
 def _rate(
@@ -161,14 +162,16 @@ def _rate(
     features: NDArray[np.float32],
     output: Output,
     card: EncoderCard,
-    stored: tuple[NDArray[np.int64], str],
+    stored: tuple[Measured, Precision],
 ) -> Rate:
     """Return a level's rates from the chunks that were stored, or from smaller blocks where they are few."""
-    chunks, dtype = stored
+    found, precision = stored
+    chunks = found.chunks[output.name]
     x, y, z = storage_axes(card)
     maps = [busy.transpose(x, y, z) for busy in busy_features(sample.voxels[0], output)]
-    edge, blocks = chunk_edge(output.channels, dtype), chunks
+    edge, blocks = chunk_edge(output.channels, precision.dtype), chunks
     if chunks.size < _FEW_CHUNKS:
         edge = max(1, min(maps[0].shape) // _BLOCKS)
-        blocks = block_bytes(features.transpose(0, 1 + x, 1 + y, 1 + z), edge, dtype)
+        numbers, _ = precision.encode(features, found.calibrations.get(output.name))
+        blocks = block_bytes(numbers.transpose(0, 1 + x, 1 + y, 1 + z), edge)
     return fit_rate(maps, blocks, edge, int(chunks.sum()))

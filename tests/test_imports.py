@@ -20,6 +20,7 @@ SLOW = ("torch", "onnxruntime", "onnx", "zarr", "SimpleITK", "sklearn", "matplot
         "featcache.extraction",
         "featcache.planning",
         "featcache.doctor",
+        "featcache.requantising",
     ],
 )
 def test_importing_loads_nothing_slow(modules):

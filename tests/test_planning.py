@@ -97,6 +97,15 @@ def test_windows_are_exact_and_bytes_nearly(place, fakes, kind):
     assert not found.upper_bound
 
 
+@pytest.mark.parametrize("name", ["float16-m4", "int6"])
+def test_fewer_bits_take_less(place, fakes, name):
+    fakes.conv_encoder(place / "fm.onnx", head="none", **PLAIN)
+    few = dataclasses.replace(OPTIONS, store_precision=name)
+    found = planned(place, few)
+    assert found.bytes < 0.75 * planned(place).bytes
+    assert found.bytes == pytest.approx(sum(extracted(place, few)[2].values()), rel=0.15)
+
+
 def test_float32_takes_more(place, fakes):
     fakes.conv_encoder(place / "fm.onnx", head="none", **PLAIN)
     wide = dataclasses.replace(OPTIONS, store_precision="float32")

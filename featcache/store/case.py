@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from featcache.errors import CorruptStore, FeaturesNotFound, GeometryError
 from featcache.geometry import Grid
+from featcache.quantise import Calibration
 from featcache.store.documents import CaseDocument, CaseInfo, Codes, LabelDocument, LevelInfo
 from featcache.store.index import committed
 from featcache.store.layout import DOCUMENT, FEATURES, LABELS, case_folder, labels_folder, level_prefix
@@ -100,12 +101,12 @@ class Case:
 
 
 class Level:
-    """One level of a case's features, float16 or float32 on the disk, float32 when read.
+    """One level of a case's features: floats or a few bits a value on the disk, float32 when read.
 
     Attributes
     ----------
     info : LevelInfo
-        Grid, channels, stored dtype and stored error.
+        Grid, channels, precision and stored error.
     """
 
     def __init__(self, folder: Path, name: str, document: CaseDocument) -> None:
@@ -126,7 +127,7 @@ class Level:
     @property
     def dtype(self) -> np.dtype[Any]:
         """What is stored."""
-        return np.dtype(self.info.dtype)
+        return np.dtype(self.info.precision.dtype)
 
     @property
     def chunk(self) -> int:
@@ -164,7 +165,29 @@ class Level:
                 f"{tuple(start)} in a grid of {shape}"
             )
         box = arrays.read_box(self._array, self._part, start, size)
-        return box.astype(np.float32, copy=False)
+        return self.info.precision.decode(box, self.calibration)
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """What stored integers stand for; None where floats are stored.
+
+        Raises
+        ------
+        CorruptStore
+            If it is lost or damaged.
+        """
+        from featcache.store import arrays
+
+        if not self.info.precision.calibrated:
+            return None
+        folder = self._part.prefix.removesuffix("/0")
+        scale, offset = (
+            arrays.read_channel_values(
+                Part(self._part.folder, self._part.manifest, f"{folder}/{what}"), self.channels
+            )
+            for what in ("scale", "offset")
+        )
+        return Calibration(self.info.precision.bits, scale, offset)
 
     @cached_property
     def _array(self) -> ZarrArray:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from featcache.calibrate import StoreCalibration
 from featcache.errors import StoreError
 from featcache.geometry import Grid
-from featcache.store.documents import CaseDocument, CaseInfo
+from featcache.head import LinearHead
+from featcache.quantise import Calibration, Features, Precision, get_precision
+from featcache.store.documents import CaseDocument, CaseInfo, RootDocument
 from featcache.store.files import write_synced
 from featcache.store.layout import DOCUMENT, FEATURES, GROUP, case_folder, level_prefix
 from featcache.store.levels import LevelWriter
@@ -37,14 +40,88 @@ class CaseWriter:
     ) -> None:
         self.abort()
 
-    def level(self, name: str, grid: Grid, channels: int, dtype: str = "float16") -> LevelWriter:
-        """Return the writer of a new level; levels may be written side by side."""
-        if dtype not in ("float16", "float32"):
-            raise StoreError(f"level {name!r}: dtype {dtype!r}; features are stored as float16 or float32")
-        part = Part(self._staged, self._manifest, level_prefix(name))
-        writer = LevelWriter(part, self._case, name=name, grid=grid, channels=channels, dtype=dtype)
+    def level(
+        self,
+        name: str,
+        grid: Grid,
+        channels: int,
+        precision: str = "float16",
+        *,
+        calibration: Calibration | None = None,
+        head: LinearHead | None = None,
+    ) -> LevelWriter:
+        """Return the writer of a new level; levels may be written side by side.
+
+        Parameters
+        ----------
+        name : str
+        grid : Grid
+        channels : int
+        precision : str
+            One of `featcache.quantise.PRECISIONS`.
+        calibration : Calibration, optional
+            Of this level, for integers.
+        head : LinearHead, optional
+            The encoder's own head, whatever level it reads; not asked for plain float16 and float32.
+
+        Raises
+        ------
+        StoreError
+            If the precision is unknown, or the calibration does not fit it.
+        """
+        found = get_precision(precision)
+        needed = (found.bits, channels) if found.calibrated else None
+        given = None if calibration is None else (calibration.bits, len(calibration.scale))
+        if given != needed:
+            raise StoreError(
+                f"level {name!r} of {channels} channels as {precision}: a calibration (bits, channels) of {given}; "
+                f"expected {needed}",
+                case=self._case,
+            )
+        reads = head is not None and head.level == name and not found.plain
+        writer = LevelWriter(
+            Part(self._staged, self._manifest, level_prefix(name)),
+            self._case,
+            name=name,
+            grid=grid,
+            channels=channels,
+            precision=found,
+            calibration=calibration,
+            head=head if reads else None,
+        )
         self._levels[name] = writer
         return writer
+
+    def write(
+        self,
+        levels: Mapping[str, tuple[Grid, int]],
+        slabs: Iterable[tuple[str, Features]],
+        precision: Precision,
+        root: RootDocument,
+    ) -> None:
+        """Write whole levels, slab by slab.
+
+        Parameters
+        ----------
+        levels : mapping of str to (Grid, int)
+            Grid and channels of every level.
+        slabs : iterable of (str, ndarray)
+            Level name and features (C, X, Y, z), float32; those of one level in order along z.
+        precision : Precision
+        root : RootDocument
+            Of the store: its calibration and head.
+
+        Raises
+        ------
+        EncoderError, GeometryError, StoreError
+            As `LevelWriter.append`.
+        """
+        head = None if root.head is None else LinearHead.from_json(root.head)
+        calibrations = {} if root.calibration is None else StoreCalibration.from_json(root.calibration).levels
+        for name, (grid, channels) in levels.items():
+            self.level(name, grid, channels, precision.name, calibration=calibrations.get(name), head=head)
+        for name, slab in slabs:
+            self._levels[name].append(slab)
 
     def commit(self) -> str:
         """Make the case exist; return its seal.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from featcache.geometry import Grid, axis_codes, spacing
-from featcache.store.layout import FORMAT_VERSION, level_prefix
+from featcache.store.layout import level_prefix
 from featcache.store.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -19,10 +19,11 @@ def describe(store: FeatureStore) -> dict[str, Any]:
     root = store.root
     return {
         "path": str(store.path),
-        "format_version": FORMAT_VERSION,
+        "format_version": root.format_version,
         "encoder": {"name": root.card.get("name"), "id": root.encoder_id},
         "recipe": {**root.recipe, "id": root.recipe_id},
         "head": None if root.head is None else {k: root.head.get(k) for k in ("level", "classes", "r2")},
+        "calibration": None if root.calibration is None else root.calibration["case"],
         "software": root.software,
         "bytes": sum(case["bytes"] for case in cases),
         "levels": sorted({level for case in cases for level in case["levels"]}),
@@ -39,8 +40,9 @@ def _case(case: Case) -> dict[str, Any]:
         name: {
             **_grid(level.grid),
             "channels": level.channels,
-            "dtype": level.dtype,
-            "stored_error": {"relative_rms": level.relative_rms, "max_abs": level.max_abs},
+            "dtype": level.precision.dtype,
+            "precision": level.precision.name,
+            "stored_error": level.stored_error.to_json(),
             "bytes": _bytes(document.manifest, f"{level_prefix(name)}/"),
         }
         for name, level in document.levels.items()

@@ -10,8 +10,10 @@ from typing import Any
 
 from featcache.errors import CorruptStore, GeometryError, StoreError
 from featcache.geometry import Box, Grid
+from featcache.quantise import PRECISIONS, Precision
 from featcache.store.layout import FORMAT_VERSION
 from featcache.store.manifest import Manifest
+from featcache.stored_error import StoredError
 
 Codes = tuple[int, int]
 """The sform and qform codes of a NIfTI header."""
@@ -31,6 +33,10 @@ class RootDocument:
         Name and version of the writer.
     head : dict, optional
         The encoder's own linear head.
+    calibration : dict, optional
+        What stored integers stand for, JSON (`featcache.calibrate.StoreCalibration`).
+    format_version : int
+        1, or 2 where features are stored as something else than plain floats.
     """
 
     encoder_id: str
@@ -39,16 +45,20 @@ class RootDocument:
     recipe: dict[str, Any]
     software: str
     head: dict[str, Any] | None = None
+    calibration: dict[str, Any] | None = None
+    format_version: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of the root group, not yet sealed."""
-        return _group("store", **vars(self))
+        fields = {k: v for k, v in vars(self).items() if k != "calibration" or self.format_version > 1}
+        return _group("store", **fields)
 
     @classmethod
     def parse(cls, slot: Mapping[str, Any], path: Path) -> RootDocument:
         """Return what an unsealed root document says."""
         with _parsing(slot, "store", path):
-            return cls(**{name: slot[name] for name in cls.__dataclass_fields__})
+            names = [name for name in cls.__dataclass_fields__ if name != "calibration"]
+            return cls(**{name: slot[name] for name in names}, calibration=slot.get("calibration"))
 
 
 @dataclass(frozen=True)
@@ -81,25 +91,25 @@ class CaseInfo:
 
 @dataclass(frozen=True)
 class LevelInfo:
-    """A level of features and what rounding them to `dtype` did (see docs/store-format.md)."""
+    """A level of features, and what storing them with `precision` did (see docs/store-format.md)."""
 
     grid: Grid
     channels: int
-    dtype: str
-    relative_rms: float
-    max_abs: float
+    precision: Precision
+    stored_error: StoredError
 
     def to_json(self) -> dict[str, Any]:
         """Return the level's entry in the case's document."""
-        stored_error = {"relative_rms": self.relative_rms, "max_abs": self.max_abs}
-        level = {"grid": self.grid.to_json(), "channels": self.channels, "dtype": self.dtype}
-        return {**level, "stored_error": stored_error}
+        level = {"grid": self.grid.to_json(), "channels": self.channels, "dtype": self.precision.dtype}
+        name = {} if self.precision.plain else {"precision": self.precision.name}
+        return {**level, **name, "stored_error": self.stored_error.to_json()}
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> LevelInfo:
         """Return the level described by `to_json`."""
-        grid = Grid.from_json(entry["grid"])
-        return cls(grid, int(entry["channels"]), str(entry["dtype"]), **entry["stored_error"])
+        grid, error = Grid.from_json(entry["grid"]), StoredError.from_json(entry["stored_error"])
+        precision = PRECISIONS[entry.get("precision", entry["dtype"])]
+        return cls(grid, int(entry["channels"]), precision, error)
 
 
 @dataclass(frozen=True)
@@ -115,6 +125,7 @@ class CaseDocument:
         """Return the document of the case's group, not yet sealed."""
         return _group(
             "case",
+            format_version=max((level.precision.format_version for level in self.levels.values()), default=1),
             native=_native(self.info.native, self.info.codes),
             prepared=self.info.prepared.to_json(),
             unit=self.info.unit,
@@ -212,9 +223,9 @@ def _parsing(slot: Mapping[str, Any], kind: str, path: Path) -> Iterator[None]:
             "install a newer featcache",
             path=path,
         )
-    if version != FORMAT_VERSION or slot.get("kind") != kind:
+    if version not in range(1, FORMAT_VERSION + 1) or slot.get("kind") != kind:
         raise CorruptStore(
-            f"{path}: expected kind {kind!r} in format {FORMAT_VERSION}, found kind "
+            f"{path}: expected kind {kind!r} in format 1 to {FORMAT_VERSION}, found kind "
             f"{slot.get('kind')!r} in format {version!r}; run `featcache verify`",
             path=path,
         )
@@ -229,7 +240,7 @@ def _parsing(slot: Mapping[str, Any], kind: str, path: Path) -> Iterator[None]:
 
 
 def _group(kind: str, **fields: Any) -> dict[str, Any]:
-    slot = {"format_version": FORMAT_VERSION, "kind": kind, **fields}
+    slot = {"format_version": 1, "kind": kind, **fields}
     return {"attributes": {"featcache": slot}, "node_type": "group", "zarr_format": 3}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from featcache.errors import CorruptStore
-from featcache.store.layout import CASES, DOCUMENT, FORMAT_VERSION, INDEX, LABELS
+from featcache.store.layout import CASES, DOCUMENT, INDEX, LABELS
 from featcache.store.manifest import read_file
 from featcache.store.seal import seal, unseal
 
@@ -22,7 +22,7 @@ class Index:
     def to_bytes(self) -> bytes:
         """Return the sealed cases.json."""
         labels = {case: sorted(names) for case, names in self.labels.items() if names}
-        return seal({"format_version": FORMAT_VERSION, "cases": sorted(self.cases), "labels": labels})
+        return seal({"format_version": 1, "cases": sorted(self.cases), "labels": labels})
 
     @classmethod
     def load(cls, store: Path) -> Index:

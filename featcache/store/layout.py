@@ -15,7 +15,8 @@ import numpy as np
 from featcache.errors import StoreError
 from featcache.geometry import Grid, Triple, spacing
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The newest that is read. A document carries the first version that can say what it says."""
 DOCUMENT = "zarr.json"
 INDEX = "cases.json"
 CASES = "cases"
@@ -66,7 +67,7 @@ def level_prefix(level: str) -> str:
 
 def chunk_edge(channels: int, dtype: str) -> int:
     """Return e, the edge of an inner chunk of all channels x e^3, in voxels of the level."""
-    voxel = channels * np.dtype(dtype).itemsize
+    voxel = channels * _value_bytes(dtype)
     return next((e for e in CHUNK_EDGES if voxel * e**3 <= CHUNK_BYTES), CHUNK_EDGES[-1])
 
 
@@ -77,13 +78,18 @@ def shard_shape(channels: int, shape: Triple, dtype: str) -> tuple[int, int, int
     nobody reads, and damage in them would go unnoticed until `verify`.
     """
     edge = chunk_edge(channels, dtype)
-    most = max(1, SHARD_BYTES // (channels * edge**3 * np.dtype(dtype).itemsize))
+    most = max(1, SHARD_BYTES // (channels * edge**3 * _value_bytes(dtype)))
     wide, high = (_divisors(-(-n // edge)) for n in shape[:2])
     a, b = max(
         ((a, b) for a in wide for b in high if a * b <= most),
         key=lambda pair: (pair[0] * pair[1], -abs(pair[0] - pair[1])),
     )
     return channels, a * edge, b * edge, edge
+
+
+def _value_bytes(dtype: str) -> int:
+    """Return the size of a value; integers count as the float16 that they stand for, so that chunks are the same."""
+    return max(2, np.dtype(dtype).itemsize)
 
 
 def _divisors(n: int) -> list[int]:

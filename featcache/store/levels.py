@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import itertools
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.errors import EncoderError, GeometryError
+from featcache.errors import GeometryError
 from featcache.geometry import Grid
+from featcache.head import LinearHead
+from featcache.quantise import Calibration, Precision
+from featcache.storable import check_storable
 from featcache.store.documents import LevelInfo
 from featcache.store.layout import DOCUMENT, multiscale_group
 from featcache.store.manifest import Part, record
 from featcache.store.seal import to_json
-
-FLOAT16_MAX = 65504.0
+from featcache.stored_error import ErrorMeter
 
 
 class LevelWriter:
@@ -34,25 +35,43 @@ class LevelWriter:
         The level's grid.
     channels : int
         Channels.
-    dtype : {"float16", "float32"}
-        What is stored.
+    precision : Precision
+        How features are stored.
+    calibration : Calibration, optional
+        Of this level, for integers.
+    head : LinearHead, optional
+        The encoder's own head, where it reads this level: its decisions on stored features are compared.
     """
 
-    def __init__(self, part: Part, case: str, *, name: str, grid: Grid, channels: int, dtype: str) -> None:
+    def __init__(
+        self,
+        part: Part,
+        case: str,
+        *,
+        name: str,
+        grid: Grid,
+        channels: int,
+        precision: Precision,
+        calibration: Calibration | None = None,
+        head: LinearHead | None = None,
+    ) -> None:
         from featcache.store import arrays
 
         group = multiscale_group(name, grid, "cxyz", {"affine": grid.affine.tolist()})
         record(part.folder, f"{part.prefix}/{DOCUMENT}", to_json(group), part.manifest)
         array_part = Part(part.folder, part.manifest, f"{part.prefix}/0")
-        self._array = arrays.create_features(array_part, channels, grid.shape, dtype)
+        self._array = arrays.create_features(array_part, channels, grid.shape, precision.dtype)
+        if calibration is not None:
+            for what, values in (("scale", calibration.scale), ("offset", calibration.offset)):
+                place = Part(part.folder, part.manifest, f"{part.prefix}/{what}")
+                arrays.create_channel_values(place, values)
         assert self._array.shards is not None
         self._shard = self._array.shards
-        self._case, self._name, self._grid, self._dtype = case, name, grid, dtype
-        self._row: NDArray[Any] = np.empty((channels, *grid.shape[:2], self._shard[3]), dtype)
+        self._case, self._name, self._grid = case, name, grid
+        self._precision, self._calibration, self._head = precision, calibration, head
+        self._row: NDArray[Any] = np.empty((channels, *grid.shape[:2], self._shard[3]), precision.dtype)
         self._next = 0  # the next slice along z
-        self._squares = 0.0  # sum over all values of computed ** 2
-        self._errors = 0.0  # sum of (stored - computed) ** 2
-        self._max_abs = 0.0
+        self._meter = ErrorMeter(channels)
 
     def append(self, slab: NDArray[np.float32]) -> None:
         """Take the next slices.
@@ -65,7 +84,7 @@ class LevelWriter:
         Raises
         ------
         EncoderError
-            If a value is NaN or infinite, or beyond what float16 can hold.
+            If a value is NaN or infinite, or beyond what the precision can hold.
         GeometryError
             If the shape does not fit the level.
         StoreError
@@ -78,7 +97,9 @@ class LevelWriter:
                 f"slices does not fit; expected {self._row.shape[:3]} and at most {depth - self._next} slices",
                 case=self._case,
             )
-        self._check(slab)
+        slices = f"slices {self._next} to {self._next + slab.shape[3] - 1}"
+        where = f"level {self._name}, {slices}"
+        check_storable(slab, self._precision, case=self._case, where=where)
         edge = self._shard[3]
         while slab.shape[3]:
             at = self._next % edge
@@ -102,46 +123,31 @@ class LevelWriter:
                 f"case {self._case}, level {self._name}: {self._next} of {depth} slices came",
                 case=self._case,
             )
-        relative = math.sqrt(self._errors / self._squares) if self._squares else 0.0
-        return LevelInfo(self._grid, self._row.shape[0], self._dtype, relative, self._max_abs)
-
-    def _check(self, slab: NDArray[np.float32]) -> None:
-        limit = FLOAT16_MAX if self._dtype == "float16" else float(np.finfo(np.float32).max)
-        # min and max let NaN through and need no temporary of the slab's size.
-        if all(-limit <= channel.min() and channel.max() <= limit for channel in slab if channel.size):
-            return
-        size = np.abs(slab)
-        finite = np.isfinite(slab)
-        largest = float(size.max(where=finite, initial=0.0))
-        n_nan = int(np.isnan(slab).sum())
-        n_infinite = slab.size - int(finite.sum()) - n_nan
-        n_beyond = int((size > limit).sum()) - n_infinite
-        slices = f"slices {self._next} to {self._next + slab.shape[3] - 1}"
-        where = f"case {self._case}, level {self._name}, {slices}"
-        if n_nan or n_infinite:
-            raise EncoderError(
-                f"{where}: {n_nan} NaN and {n_infinite} infinite of {slab.size} features (largest finite "
-                f"magnitude {largest:g}); expected finite ones. Check the scan for such voxels and the "
-                "encoder for an overflow",
-                case=self._case,
-            )
-        raise EncoderError(
-            f"{where}: {n_beyond} of {slab.size} features lie beyond float16's ±65504 (largest magnitude "
-            f"{largest:g}); run again with --store-precision float32",
-            case=self._case,
-        )
+        error = self._meter.result(full=not self._precision.plain)
+        return LevelInfo(self._grid, self._row.shape[0], self._precision, error)
 
     def _store(self, part: NDArray[np.float32], at: int) -> None:
-        """Cast slices into the row, channel by channel so that temporaries stay small."""
-        for channel, computed in enumerate(part):
-            stored = self._row[channel, :, :, at : at + part.shape[3]]
-            stored[...] = computed
-            if stored.dtype != np.float32:
-                error = (stored.astype(np.float32) - computed).ravel()
-                flat = computed.ravel()
-                self._errors += float(np.dot(error, error))
-                self._squares += float(np.dot(flat, flat))
-                self._max_abs = max(self._max_abs, float(error.max()), -float(error.min()))
+        """Encode slices into the row, channel by channel so that temporaries stay small."""
+        row = self._row[..., at : at + part.shape[3]]
+        precision = self._precision
+        for channel in range(len(part)):
+            computed = part[channel : channel + 1]
+            one = None if self._calibration is None else self._calibration.channel(channel)
+            stored, clipped = precision.encode(computed, one)
+            row[channel : channel + 1] = stored
+            if precision.dtype != "float32":
+                self._meter.add(computed, precision.decode(stored, one))
+            if not precision.plain:
+                self._meter.add_channel(channel, computed, clipped)
+        if self._head is not None:
+            self._compare_decisions(self._head, part, row)
+
+    def _compare_decisions(self, head: LinearHead, part: NDArray[np.float32], row: NDArray[Any]) -> None:
+        """Compare what the encoder's own head makes of computed and of stored features, slice by slice."""
+        for z in range(part.shape[3]):
+            computed = part[..., z].reshape(len(part), -1)
+            stored = self._precision.decode(row[..., z], self._calibration).reshape(len(part), -1)
+            self._meter.add_decisions(head.decide(computed), head.decide(stored))
 
     def _flush(self) -> None:
         """Write the row, one shard at a time."""

@@ -6,14 +6,17 @@ import itertools
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache.calibrate import calibrate
 from featcache.geometry import Grid
+from featcache.quantise import Calibration, Features, Precision
 from featcache.store.layout import chunk_edge, level_prefix, shard_shape
 from featcache.store.levels import LevelWriter
 from featcache.store.manifest import Manifest, Part
@@ -31,17 +34,20 @@ class Measured:
         Bytes of every inner chunk of a level with its entry in the index, in the order of the level's axes.
     seconds : float
         Time of all, the making of the slabs included.
+    calibrations : mapping of str to Calibration
+        Of every level, for integers.
     """
 
     chunks: dict[str, NDArray[np.int64]]
     seconds: float
+    calibrations: Mapping[str, Calibration]
 
 
 def measure(
     case: str,
     levels: dict[str, tuple[Grid, int]],
-    dtype: str,
-    slabs: Callable[[], Iterable[tuple[str, NDArray[np.float32]]]],
+    precision: Precision,
+    slabs: Callable[[], Iterable[tuple[str, Features]]],
 ) -> Measured:
     """Write slabs as a case's features, and return what they took.
 
@@ -51,8 +57,8 @@ def measure(
         For messages.
     levels : dict of str to (Grid, int)
         Grid and channels of each level.
-    dtype : {"float16", "float32"}
-        What is stored.
+    precision : Precision
+        How they are stored; integers are calibrated on these features.
     slabs : callable
         Returns (level, slab) in order; slabs of shape (C, X, Y, z), float32.
 
@@ -65,6 +71,9 @@ def measure(
     """
     import featcache.store.arrays  # noqa: F401 - the import of zarr is not to be timed
 
+    calibrations: Mapping[str, Calibration] = {}
+    if precision.calibrated:
+        calibrations = calibrate(case, list(slabs()), precision.bits).levels
     manifest: Manifest = {}
     with tempfile.TemporaryDirectory(prefix="featcache-", ignore_cleanup_errors=True) as name:
         folder, begun = Path(name), time.perf_counter()
@@ -75,7 +84,8 @@ def measure(
                 name=level,
                 grid=grid,
                 channels=channels,
-                dtype=dtype,
+                precision=precision,
+                calibration=calibrations.get(level),
             )
             for level, (grid, channels) in levels.items()
         }
@@ -83,22 +93,22 @@ def measure(
             writers[level].append(slab)
         seconds = time.perf_counter() - begun
         chunks = {
-            level: _chunks(folder / level_prefix(level) / "0", grid, channels, dtype)
+            level: _chunks(folder / level_prefix(level) / "0", grid, channels, precision.dtype)
             for level, (grid, channels) in levels.items()
         }
-    return Measured(chunks, seconds)
+    return Measured(chunks, seconds, calibrations)
 
 
-def block_bytes(features: NDArray[np.float32], edge: int, dtype: str) -> NDArray[np.int64]:
-    """Return the bytes of features, (C, X, Y, Z), cut into blocks of all channels x edge^3, each compressed alone.
+def block_bytes(numbers: NDArray[Any], edge: int) -> NDArray[np.int64]:
+    """Return the bytes of stored numbers, (C, X, Y, Z), in blocks of all channels x edge^3, each compressed alone.
 
     Blocks smaller than chunks compress a little worse, but tell apart where there is much and where little.
     """
     from featcache.store.arrays import compressed_bytes
 
-    starts = [range(0, n, edge) for n in features.shape[1:]]
+    starts = [range(0, n, edge) for n in numbers.shape[1:]]
     sizes = [
-        compressed_bytes(features[:, x : x + edge, y : y + edge, z : z + edge].astype(dtype))
+        compressed_bytes(numbers[:, x : x + edge, y : y + edge, z : z + edge])
         for x, y, z in itertools.product(*starts)
     ]
     return np.array(sizes, np.int64).reshape([len(s) for s in starts])

@@ -33,9 +33,10 @@ class Report:
     n_bytes: int = 0
 
 
-_REDO_CASE = "delete the folder {path} and run `featcache extract` again"
+_AGAIN = "run `featcache extract` (or `requantise`) again"
+_REDO_CASE = f"delete the folder {{path}} and {_AGAIN}"
 _REDO_LABELS = "delete the folder {path} and run `featcache label` again"
-_REWRITE = "run `featcache extract` again: it is written anew"
+_REWRITE = f"{_AGAIN}: it is written anew"
 _RESTORE = "restore it from a copy, or extract into a new store"
 _REMOVE = "delete it if you put it there"
 
@@ -140,7 +141,7 @@ class _Check:
             self.add(INDEX, str(error), _REWRITE)
             return
         for case in sorted(index.cases - set(folders(self.path / CASES))):
-            self.add(f"{CASES}/{case}", f"lost: {INDEX} lists this case", "run `featcache extract` again")
+            self.add(f"{CASES}/{case}", f"lost: {INDEX} lists this case", _AGAIN)
         for case, names in sorted(index.labels.items()):
             for name in sorted(names - set(folders(self.path / LABELS / case))):
                 advice = "run `featcache label` again"

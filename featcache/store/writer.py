@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -201,7 +203,22 @@ class StoreWriter:
 
     def set_head(self, head: dict[str, Any] | None) -> None:
         """Store the encoder's own linear head, in one atomic rewrite of the root document."""
-        root = RootDocument(**{**vars(self.root), "head": head})
+        self._replace_root(replace(self.root, head=head))
+
+    def set_calibration(self, calibration: dict[str, Any]) -> None:
+        """Store what stored integers stand for, in one atomic rewrite of the root document."""
+        self._replace_root(replace(self.root, calibration=calibration))
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Yield a folder for temporary files, on the store's file system; it goes at the end."""
+        folder = self._staging.new_folder("scratch")
+        try:
+            yield folder
+        finally:
+            self._staging.discard(folder)
+
+    def _replace_root(self, root: RootDocument) -> None:
         self._staging.replace(self.path / DOCUMENT, seal(root.to_json()))
         self.root = root
 

@@ -304,7 +304,7 @@ def test_no_or_two_stores_in_the_folder(
         f"{EXTRACT} --spacing 1,1",
         f"{EXTRACT} --spacing 1,-1,1",
         f"{EXTRACT} --device tpu",
-        f"{EXTRACT} --store-precision int8",
+        f"{EXTRACT} --store-precision int7",
         f"{EXTRACT} --annotated some",
         f"{EXTRACT} --threads 0",
         f"{EXTRACT} --nan-to air",

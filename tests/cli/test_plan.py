@@ -50,7 +50,7 @@ def test_a_disk_that_is_too_small(home: Path, run: Any, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    "option", ["--spacing 1,2", "--device tpu", "--store-precision int8", "--nan-to nan"]
+    "option", ["--spacing 1,2", "--device tpu", "--store-precision int7", "--nan-to nan"]
 )
 def test_wrong_options(home: Path, run: Any, option: str) -> None:
     assert run(f"{PLAN} {option}").code == 2

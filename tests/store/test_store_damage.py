@@ -10,6 +10,7 @@ import pytest
 from featcache.errors import CorruptStore, StoreError
 from featcache.geometry import whole
 from featcache.store import FeatureStore, StoreWriter, verify
+from featcache.store.layout import FORMAT_VERSION
 from featcache.store.seal import seal
 
 SHARD = "cases/a/features/l1/0/c/0/0/0/0"
@@ -179,7 +180,7 @@ def test_a_chunk_that_the_manifest_lacks_is_damage(copy: Path) -> None:
 
 def test_newer_formats_are_refused(copy: Path, toy: Any) -> None:
     document = toy.root.to_json()
-    document["attributes"]["featcache"]["format_version"] = 2
+    document["attributes"]["featcache"]["format_version"] = FORMAT_VERSION + 1
     (copy / "zarr.json").write_bytes(seal(document))
     with pytest.raises(StoreError, match="newer featcache"):
         FeatureStore.open(copy)

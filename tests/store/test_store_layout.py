@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from featcache.errors import StoreError
+from featcache.quantise import PRECISIONS
 from featcache.store.layout import CHUNK_BYTES, SHARD_BYTES, check_name, chunk_edge, shard_shape
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "store-format.schema.json"
+GOLDEN = Path(__file__).parents[1] / "golden" / "v2.zarr"
 
 
 @pytest.mark.parametrize(
@@ -81,6 +83,8 @@ def _problems(value: Any, rule: dict[str, Any], where: str = "$") -> list[str]:
         "enum": lambda v: value in v,
         "pattern": lambda v: re.search(v, value),
         "minimum": lambda v: value >= v,
+        "maximum": lambda v: value <= v,
+        "exclusiveMinimum": lambda v: value > v,
         "minItems": lambda v: len(value) >= v,
         "maxItems": lambda v: len(value) <= v,
         "minLength": lambda v: len(value) >= v,
@@ -88,7 +92,8 @@ def _problems(value: Any, rule: dict[str, Any], where: str = "$") -> list[str]:
     }
     known = {*checks, "type", "properties", "additionalProperties", "items", "prefixItems"}
     assert set(rule) <= known, set(rule) - known
-    found += [f"{where}: {name}" for name, check in checks.items() if name in rule and not check(rule[name])]
+    if value is not None:
+        found += [f"{where}: {n}" for n, check in checks.items() if n in rule and not check(rule[n])]
     if isinstance(value, dict):
         for key, part in value.items():
             below = rule.get("properties", {}).get(key, rule.get("additionalProperties"))
@@ -114,9 +119,36 @@ def test_documents_follow_the_published_schema(toy_store: Path, document: str, k
     slot = value if kind == "index" else value["attributes"]["featcache"]
     rule = json.loads(SCHEMA.read_text(encoding="utf-8"))["$defs"][kind]
     assert _problems(slot, rule) == []
-    assert set(slot) == set(rule["properties"])  # nothing unspecified is written
+    assert set(slot) | {"calibration"} == set(rule["properties"]) | {
+        "calibration"
+    }  # nothing unspecified is written
+    assert slot["format_version"] == 1
     assert _problems({**slot, "sha256": "x"}, rule)
-    assert _problems({**slot, "format_version": 2}, rule)
+    assert _problems({**slot, "format_version": 3}, rule)
+
+
+@pytest.mark.parametrize(("document", "kind"), [("zarr.json", "store"), ("cases/case_1/zarr.json", "case")])
+def test_documents_of_version_2_follow_the_published_schema(document: str, kind: str) -> None:
+    slot = json.loads((GOLDEN / document).read_bytes())["attributes"]["featcache"]
+    rule = json.loads(SCHEMA.read_text(encoding="utf-8"))["$defs"][kind]
+    assert _problems(slot, rule) == []
+    assert slot["format_version"] == 2
+    assert set(slot) == set(rule["properties"])
+    if kind == "case":
+        level = rule["properties"]["levels"]["additionalProperties"]["properties"]
+        assert set(slot["levels"]["five"]) == set(level)
+        assert set(slot["levels"]["five"]["stored_error"]) == set(level["stored_error"]["properties"])
+
+
+def test_the_schema_knows_every_precision() -> None:
+    case = json.loads(SCHEMA.read_text(encoding="utf-8"))["$defs"]["case"]["properties"]
+    rule = case["levels"]["additionalProperties"]["properties"]
+    assert rule["precision"]["enum"] == [p.name for p in PRECISIONS.values() if not p.plain]
+    assert set(rule["dtype"]["enum"]) == {p.dtype for p in PRECISIONS.values()}
+    page = (SCHEMA.parent / "store-format.md").read_text(encoding="utf-8")
+    assert all(
+        f"`{name}`" in page or f"`-{name.partition('-')[2]}`" in page for name in rule["precision"]["enum"]
+    )
 
 
 def test_arrays_are_stored_as_specified(toy_store: Path) -> None:

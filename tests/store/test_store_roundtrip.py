@@ -62,7 +62,7 @@ def test_any_slabs_in_any_box_out(
         assert box.dtype == np.float32
         np.testing.assert_array_equal(box, stored[:, x, y, z3])
         np.testing.assert_array_equal(level_read.read((0, 0, 0), shape), stored)
-        found = level_read.info
+        found = level_read.info.stored_error
         assert found.max_abs == pytest.approx(np.abs(stored - values).max(), abs=1e-12)
         expected = np.sqrt(np.mean((stored - values) ** 2) / np.mean(values**2))
         assert found.relative_rms == pytest.approx(expected, rel=1e-3, abs=1e-12)
@@ -78,7 +78,7 @@ def test_case_keeps_grids_codes_and_steps(toy_store: Path, toy: Any) -> None:
     assert (case.info.unit, case.info.steps) == ("HU", [{"step": "clip"}])
     assert set(case.levels) == {"l1", "l2"}
     assert case.level("l2").grid == toy.levels["l2"][2]
-    assert case.levels["l2"].relative_rms == 0.0
+    assert case.levels["l2"].stored_error.relative_rms == 0.0
 
 
 def test_store_lists_and_keeps_its_root(toy_store: Path, toy: Any) -> None:

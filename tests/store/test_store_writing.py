@@ -23,6 +23,7 @@ from featcache.geometry import Grid, whole
 from featcache.store import CaseInfo, FeatureStore, StoreWriter, files, verify
 from featcache.store.manifest import Part
 from featcache.store.objects import RecordingStore
+from featcache.stored_error import StoredError
 
 SMALL = Grid((3, 4, 5), np.eye(4))
 
@@ -58,10 +59,10 @@ def test_extreme_values_that_can_be_stored(tmp_path: Path, toy: Any) -> None:
     with StoreWriter.open(tmp_path / "f", toy.root) as writer:
         level = _level(writer, toy)
         level.append(slab)
-        assert (level.close().relative_rms, level.close().max_abs) == (0.0, 0.0)
+        assert level.close().stored_error == StoredError(0.0, 0.0)
         level = _level(writer, toy, "float32")
         level.append(slab * 1e30)
-        assert level.close().max_abs == 0.0
+        assert level.close().stored_error.max_abs == 0.0
 
 
 def test_slabs_must_fit(tmp_path: Path, toy: Any) -> None:
