@@ -290,7 +290,7 @@ def _show(described: dict[str, Any]) -> None:
     spacing = "own" if recipe.get("spacing") is None else f"{_times(recipe['spacing'])} mm"
     console.say(
         f"recipe   {recipe['id'][:12]}: spacing {spacing}, {recipe['blending']['kind']} windows of "
-        f"{_times(recipe['window'])}, {recipe['store_precision']}{_precision_of(described)}"
+        f"{_times(recipe['window'])}, {_computed(recipe)}{recipe['store_precision']}{_precision_of(described)}"
     )
     head = described["head"]
     console.say("head     none" if head is None else f"head     {_head(head)}")
@@ -307,6 +307,11 @@ def _show(described: dict[str, Any]) -> None:
         rows.append((case["id"], scan, levels, console.size_text(size), lost, annotated))
     columns = ("case", "scan", "features", "size", "stored error", "annotated classes")
     console.table(f"{len(rows)} cases", columns, rows)
+
+
+def _computed(recipe: dict[str, Any]) -> str:
+    precision = recipe["compute_precision"]
+    return "" if precision == "float32" else f"computed in {precision}, "
 
 
 def _precision_of(described: dict[str, Any]) -> str:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from featcache.store import Case, FeatureStore, RootDocument, StoreWriter
 
 _LOCK = "lock"
+_ROUNDING = {"store_precision", "calibration", "requantised_from"}  # of a recipe: how features are stored
 
 
 def predict(
@@ -252,7 +253,14 @@ def _root(
             path=path,
         )
     root = options.root(identity, card)
-    if root.recipe_id != info.recipe_id:
+    trained_on = info.features or {}
+    differs = {key for key in {*root.recipe, *trained_on} if root.recipe.get(key) != trained_on.get(key)}
+    if differs and differs <= _ROUNDING:
+        console.note(
+            f"the adapter was trained on features stored as {trained_on['store_precision']}; those of --model and --in "
+            f"are {root.recipe['store_precision']}, which differ by that rounding alone"
+        )
+    elif root.recipe_id != info.recipe_id:
         console.warn(
             f"--model {model} makes features by another recipe (windows, spacing or precision) than the features that "
             "the adapter was trained on; masks may be worse. Run `featcache extract` with the options of the "

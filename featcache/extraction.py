@@ -280,8 +280,12 @@ class ScanEncoder:
     @cached_property
     def encoder(self) -> WindowEncoder:
         """The encoder; made when it is first asked for, which may take seconds."""
-        encoder = self._options.encoder(self._model, self._card)
-        self._emit(Event("note", text=f"encoding on {encoder.device}"))
+        options = self._options
+        encoder = options.encoder(self._model, self._card)
+        how = (
+            "" if options.runtime == "onnxruntime" else f", {options.runtime} in {options.compute_precision}"
+        )
+        self._emit(Event("note", text=f"encoding on {encoder.device}{how}"))
         return encoder
 
     def write(self, source: ScanSource, position: tuple[int, int]) -> tuple[Grid, str]:

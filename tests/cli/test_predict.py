@@ -232,6 +232,20 @@ def test_features_are_made_as_those_of_the_training(
     assert "warning: --model fm.onnx makes features by another recipe" in ran.text
 
 
+def test_an_adapter_of_integers_takes_floats_and_says_so(extracted: FeatureStore, run: Any) -> None:
+    assert (
+        run("featcache extract --model fm.onnx --in scans --out mine.zarr --store-precision int8").code == 0
+    )
+    assert run("featcache requantise features.zarr --store-precision int6 -o small.zarr").code == 0
+    for name, precision in (("mine", "int8"), ("small", "int6")):
+        trained = run(f"adapters train --store {name}.zarr --method linear --support a,b --out {name}")
+        assert trained.code == 0, trained.text
+        ran = run(f"{DIRECT} --adapter {name} --out {name}_masks")
+        assert ran.code == 0, ran.text
+        assert f"trained on features stored as {precision}; those of --model and --in are float16" in ran.text
+        assert "warning" not in ran.text
+
+
 def _forget_recipe(adapter: Path) -> None:
     """Make it an adapter of a version that did not keep the recipe."""
     path = adapter / "adapter_config.json"
