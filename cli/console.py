@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -34,6 +35,8 @@ def run(app: typer.Typer) -> None:
 
     Exit codes: 0 all done, 1 error, 2 wrong usage, 3 some cases failed.
     """
+    # Before torch is loaded: threads that spin while they wait crawl as soon as another program wants a core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except FeatcacheError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -269,3 +270,14 @@ def test_the_box_is_found_where_it_is(
         for axis in range(3):
             moved = np.roll(found, shift, axis)
             assert 2 * (moved & labels).sum() / (moved.sum() + labels.sum()) < overlap - 0.05
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_waiting_threads_leave_the_cores_to_others(
+    run: Any, monkeypatch: pytest.MonkeyPatch, given: str | None, expected: str
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert run("adapters --version").code == 0
+    assert os.environ["OMP_WAIT_POLICY"] == expected
