@@ -35,8 +35,9 @@ def run(app: typer.Typer) -> None:
 
     Exit codes: 0 all done, 1 error, 2 wrong usage, 3 some cases failed.
     """
-    # Before torch is loaded: threads that spin while they wait crawl as soon as another program wants a core.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Before torch is loaded: threads that spin long while they wait crawl as soon as another program wants a core.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
         app()
     except FeatcacheError as error:

@@ -272,12 +272,16 @@ def test_the_box_is_found_where_it_is(
             assert 2 * (moved & labels).sum() / (moved.sum() + labels.sum()) < overlap - 0.05
 
 
-@pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
 def test_waiting_threads_leave_the_cores_to_others(
-    run: Any, monkeypatch: pytest.MonkeyPatch, given: str | None, expected: str
+    run: Any, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], expected: str | None
 ) -> None:
-    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
-    if given is None:
-        monkeypatch.delenv("OMP_WAIT_POLICY")
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, given.get(name, ""))
+        if name not in given:
+            monkeypatch.delenv(name)
     assert run("adapters --version").code == 0
-    assert os.environ["OMP_WAIT_POLICY"] == expected
+    assert os.environ.get("GOMP_SPINCOUNT") == expected
