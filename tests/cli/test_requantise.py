@@ -36,7 +36,7 @@ def test_extract_info_train_predict(home: Path, run: Any) -> None:
     assert "another recipe" not in predicted.text
     live = run("adapters predict --adapter adapter/ --model fm.onnx --in scans/ --out live/")
     assert live.code == 0, live.text
-    assert "by another recipe" in live.text
+    assert "stored as int6; those of --model and --in are float16" in live.text
 
 
 def test_masks_from_scans_use_the_mantissa_of_the_training(home: Path, run: Any) -> None:
