@@ -134,7 +134,7 @@ def load_adapter(folder: Path | str) -> tuple[Adapter, AdapterInfo]:
             )
         tensors = load(data)
         adapter = _rebuild(config, tensors)
-        fields = {"features": None} | {n: config[n] for n in AdapterInfo.__dataclass_fields__ if n in config}
+        fields = {n: config[n] for n in AdapterInfo.__dataclass_fields__ if n in config}
         info = AdapterInfo(**fields | {"support": tuple(fields["support"]), "curve": tuple(fields["curve"])})
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError, TaskError) as error:
         raise AdapterMismatchError(f"{folder}: the adapter is damaged: {error!r}", path=folder) from error

@@ -199,28 +199,27 @@ def timed_window(request: Request) -> Iterator[Finding]:
     runtimes: list[Runtime] = ["onnxruntime"]
     if find_spec("openvino") is not None:
         runtimes.append("openvino")
-    for runtime in runtimes:
-        try:
-            path = model_path(request.model)
-            card = read_card(path)
+    try:
+        path = model_path(request.model)
+        card = read_card(path)
+        window = golden_input(card.input.window)
+        size = " x ".join(map(str, card.input.window))
+        for runtime in runtimes:
             encoder = open_encoder(path, card, runtime=runtime)
-            window = golden_input(card.input.window)
             encoder(window)
             begun = time.perf_counter()
             encoder(window)
             seconds = time.perf_counter() - begun
-        except (FeatcacheError, ImportError) as error:
+            text = f"{name}: a window of {size} takes {seconds:.3g} s on {encoder.device}"
             yield Finding(
-                "encoder",
-                "problem",
-                f"{name}: {error}",
-                "repair or replace the model; `featcache encoder inspect` shows it",
+                "encoder", "ok", text if runtime == "onnxruntime" else f"{text} with --runtime {runtime}"
             )
-            return
-        size = " x ".join(map(str, card.input.window))
-        text = f"{name}: a window of {size} takes {seconds:.3g} s on {encoder.device}"
+    except (FeatcacheError, ImportError) as error:
         yield Finding(
-            "encoder", "ok", text if runtime == "onnxruntime" else f"{text} with --runtime {runtime}"
+            "encoder",
+            "problem",
+            f"{name}: {error}",
+            "repair or replace the model; `featcache encoder inspect` shows it",
         )
 
 

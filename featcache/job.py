@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from featcache.card import EncoderCard
 from featcache.encoders import model_path
-from featcache.errors import CorruptStore, FeaturesNotFound, ScanReadError
+from featcache.errors import ScanReadError
 from featcache.geometry import Grid
 from featcache.head import given_head
 from featcache.onnxfile import encoder_id, read_card
@@ -125,7 +125,8 @@ class Complete:
             If its files cannot be read.
         """
         if source.case not in self._known:
-            self._known[source.case] = self._look(source)
+            files = source_files(source)
+            self._known[source.case] = self._record.complete(self._store, source.case, files)
         return self._known[source.case]
 
     def left(self, sources: Sequence[ScanSource]) -> list[ScanSource]:
@@ -137,13 +138,6 @@ class Complete:
             return self.has(source)
         except ScanReadError:
             return True
-
-    def _look(self, source: ScanSource) -> bool:
-        try:
-            seal = self._store.case(source.case).seal
-        except (FeaturesNotFound, CorruptStore):
-            return False
-        return self._record.unchanged(source.case, source_files(source), seal)
 
 
 def source_files(source: ScanSource) -> Path | tuple[Path, ...]:

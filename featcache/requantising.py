@@ -9,7 +9,7 @@ from pathlib import Path
 from featcache import __version__
 from featcache.calibrate import RECIPE, calibrate
 from featcache.card_json import canonical_digest
-from featcache.errors import CorruptStore, EncoderError, FeatcacheError, FeaturesNotFound, StoreError
+from featcache.errors import CorruptStore, EncoderError, FeatcacheError, StoreError
 from featcache.events import Event, ExtractResult, OnEvent, Tally
 from featcache.quantise import PRECISIONS, Features, Precision, StorePrecision, get_precision
 from featcache.store import Case, FeatureStore, PrivateRecord, RootDocument, SourceState, StoreWriter
@@ -129,7 +129,7 @@ class _Job:
 
     def _one(self, case: Case, position: tuple[int, int]) -> None:
         commit = case.folder / DOCUMENT  # its bytes stand for all bytes of the case
-        if self._complete(case.id, commit):
+        if self._record.complete(self._made, case.id, commit):
             self._tally.skipped.append(case.id)
             self._emit(Event("skip", case.id, "complete", *position))
         else:
@@ -141,13 +141,6 @@ class _Job:
         if self._copy_labels(case):
             self._tally.labelled.append(case.id)
             self._emit(Event("labels", case.id, "labels written", *position))
-
-    def _complete(self, case: str, commit: Path) -> bool:
-        try:
-            seal = self._made.case(case).seal
-        except (FeaturesNotFound, CorruptStore):
-            return False
-        return self._record.unchanged(case, commit, seal)
 
     def _write(self, case: Case) -> str:
         """Write a case's features; return its seal."""

@@ -9,12 +9,15 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from featcache.errors import ScanReadError, StoreError
+from featcache.errors import CorruptStore, FeaturesNotFound, ScanReadError, StoreError
 from featcache.store.files import sync_folder, write_errors
 from featcache.store.manifest import sha256_of_file
 from featcache.store.seal import to_json
+
+if TYPE_CHECKING:
+    from featcache.store.reader import FeatureStore
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,20 @@ class PrivateRecord:
             if now == (known.size, known.mtime_ns, known.inode):
                 return True
         return SourceState.of(source).sha256 == known.sha256
+
+    def complete(self, store: FeatureStore, case: str, source: Path | Sequence[Path]) -> bool:
+        """Tell whether the case is whole in `store` and was made from `source` as it is now.
+
+        Raises
+        ------
+        ScanReadError
+            If the source cannot be read.
+        """
+        try:
+            commit = store.case(case).seal
+        except (FeaturesNotFound, CorruptStore):
+            return False
+        return self.unchanged(case, source, commit)
 
     def _save(self) -> None:
         cases = {
